@@ -1,0 +1,1 @@
+"""Prune trained PyTorch networks by QUBO."""

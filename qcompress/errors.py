@@ -1,0 +1,88 @@
+"""Every error that qcompress raises on purpose, with the exit code the command line maps it to."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+__all__ = [
+    "ArchitectureError",
+    "BackendError",
+    "CheckpointError",
+    "DataError",
+    "ExportError",
+    "InputError",
+    "OutputError",
+    "PlanError",
+    "QCompressError",
+    "SurgeryError",
+    "ThresholdMissedError",
+    "UsageError",
+]
+
+
+class QCompressError(Exception):
+    """Base of all errors raised on purpose.
+
+    `message` is one line that names the thing, the value got and the value expected; `hint` is the next step.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(QCompressError, ValueError):
+    """An option or argument outside its range, or a combination that makes no sense."""
+
+    exit_code = 2
+
+
+class InputError(QCompressError, ValueError):
+    """Something given to us cannot be used."""
+
+    exit_code = 3
+
+
+class CheckpointError(InputError):
+    """A checkpoint that is missing, truncated, foreign, unsafe or carries non-finite weights."""
+
+
+class ArchitectureError(InputError):
+    """A network that was not recognised, could not be built, or could not be traced."""
+
+
+class DataError(InputError):
+    """Images that are missing, unpaired, too small, or of the wrong number of channels."""
+
+
+class PlanError(InputError):
+    """A plan that is corrupt, or that belongs to another checkpoint."""
+
+
+class OutputError(QCompressError, OSError):
+    """A result could not be written; nothing half-written is left behind."""
+
+    exit_code = 3
+
+
+class ThresholdMissedError(QCompressError):
+    """The run is complete, but a limit the user set (`--max-drop`, `--min-speedup`) is not met."""
+
+    exit_code = 4
+
+
+class BackendError(QCompressError, RuntimeError):
+    """A solver failed, is not installed, or cannot be reached."""
+
+    exit_code = 5
+
+
+class SurgeryError(QCompressError, RuntimeError):
+    """A post-condition of surgery failed: the slim network is not the masked one. A bug, never the user's fault."""
+
+
+class ExportError(QCompressError, RuntimeError):
+    """The exporter refused the network, or wrote something other than what was asked."""

@@ -1,0 +1,157 @@
+"""The coupled groups of a network as plain values: which channels of which layers go together, and what that frees.
+
+`tracing.trace` makes these values from a module; `surgery`, `masks`, `scoring` and `recover` read them. Layers are named as
+in `Module.named_modules()`; nothing here holds a module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from qcompress.selection import Selection, UnitSpace
+
+__all__ = ["Cut", "Group", "Groups", "KeptWhole", "Layer", "LayerKind", "Member", "Side"]
+
+Side = Literal["out", "in"]
+LayerKind = Literal["conv", "conv_transpose", "depthwise", "linear", "batchnorm", "prelu"]
+
+
+@dataclass(frozen=True)
+class Member:
+    """The channels of one side of one layer that a group's units own.
+
+    ``channels[u]`` are the channel indices, at that side of the dense layer, that belong to unit u (one for most layers,
+    several behind a flatten). Side "out" is the rows of the weight: producers, and the per-channel layers (BatchNorm, PReLU,
+    depthwise convolutions) that only hand channels through. Side "in" is the columns: the consumers, which mix channels.
+    """
+
+    layer: str
+    side: Side
+    channels: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Units that are one channel of every member each. Named after its first producer in the order of execution."""
+
+    name: str
+    members: tuple[Member, ...]
+
+    @property
+    def size(self) -> int:
+        """Number of units."""
+        return len(self.members[0].channels)
+
+    def side(self, side: Side) -> tuple[Member, ...]:
+        """The members at `side`."""
+        return tuple(member for member in self.members if member.side == side)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer with parameters, dense: its channel counts, and the sizes that decide its cost.
+
+    `kernel` is the number of weights per pair of channels; `positions` the number of places the kernel is applied to per image
+    (output places, input places for a transposed convolution), 0 for layers that cost no MACs here (BatchNorm, PReLU).
+    """
+
+    name: str
+    kind: LayerKind
+    inputs: int
+    outputs: int
+    kernel: int
+    positions: int
+    bias: bool
+    divisions: int = 1  # the `groups` of a grouped convolution (a depthwise one is its own kind)
+
+    def params(self, inputs: int, outputs: int) -> int:
+        """Number of parameters with `inputs` and `outputs` channels kept."""
+        if self.kind in ("batchnorm", "prelu"):
+            return outputs * self.kernel
+        weights = outputs * self.kernel * (1 if self.kind == "depthwise" else inputs // self.divisions)
+        return weights + (outputs if self.bias else 0)
+
+    def macs(self, inputs: int, outputs: int) -> int:
+        """Multiply-accumulates per image with `inputs` and `outputs` channels kept."""
+        return outputs * self.kernel * self.positions * (1 if self.kind == "depthwise" else inputs // self.divisions)
+
+
+@dataclass(frozen=True)
+class KeptWhole:
+    """A layer whose outputs are not pruned, and why: a sentence for the user."""
+
+    layer: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Channels that a layer keeps, ascending; None means all of that side."""
+
+    kept_out: tuple[int, ...] | None = None
+    kept_in: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Everything that tracing found. `layers` are in the order of execution, `groups` in the order of their producers."""
+
+    groups: tuple[Group, ...]
+    layers: tuple[Layer, ...]
+    kept_whole: tuple[KeptWhole, ...]
+    example_shape: tuple[int, ...]  # of the input at which `Layer.positions` were counted, batch of 1 included
+    floor: int = 1
+
+    @cached_property
+    def space(self) -> UnitSpace:
+        """The units of all groups."""
+        return UnitSpace.of(((group.name, group.size) for group in self.groups), self.floor)
+
+    @cached_property
+    def _removed_per_unit(self) -> dict[tuple[str, Side], tuple[tuple[str, int], ...]]:
+        """(layer, side) -> ((group, channels that one unit of it owns there), ...)."""
+        table: dict[tuple[str, Side], list[tuple[str, int]]] = {}
+        for group in self.groups:
+            for member in group.members:
+                table.setdefault((member.layer, member.side), []).append((group.name, len(member.channels[0])))
+        return {key: tuple(value) for key, value in table.items()}
+
+    def kept_channels(self, layer: Layer, side: Side, counts: Mapping[str, int]) -> int:
+        """Channels that `layer` keeps at `side` when `counts[group]` units of each group are pruned (absent: none)."""
+        total = layer.outputs if side == "out" else layer.inputs
+        per_unit = self._removed_per_unit.get((layer.name, side), ())
+        return total - sum(counts.get(group, 0) * channels for group, channels in per_unit)
+
+    def params(self, counts: Mapping[str, int] | None = None) -> int:
+        """Exact number of parameters of the network with `counts` units pruned per group."""
+        counts = counts or {}
+        return sum(
+            layer.params(self.kept_channels(layer, "in", counts), self.kept_channels(layer, "out", counts))
+            for layer in self.layers
+        )
+
+    def macs(self, counts: Mapping[str, int] | None = None) -> int:
+        """Exact multiply-accumulates per image of `example_shape` with `counts` units pruned per group."""
+        counts = counts or {}
+        return sum(
+            layer.macs(self.kept_channels(layer, "in", counts), self.kept_channels(layer, "out", counts))
+            for layer in self.layers
+        )
+
+    def cuts(self, selection: Selection) -> dict[str, Cut]:
+        """What every touched layer keeps under `selection`: the input of `surgery.slim`, by layer name, in layer order."""
+        removed: dict[tuple[str, Side], set[int]] = {}
+        for group in self.groups:
+            for unit in selection.removed(group.name):
+                for member in group.members:
+                    removed.setdefault((member.layer, member.side), set()).update(member.channels[unit])
+
+        def kept(layer: Layer, side: Side, total: int) -> tuple[int, ...] | None:
+            gone = removed.get((layer.name, side))
+            return tuple(c for c in range(total) if c not in gone) if gone else None
+
+        cuts = {layer.name: Cut(kept(layer, "out", layer.outputs), kept(layer, "in", layer.inputs)) for layer in self.layers}
+        return {name: cut for name, cut in cuts.items() if cut != Cut()}

@@ -1,0 +1,38 @@
+"""What is known about the units before choosing: one frozen value, plain arrays, no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcompress.selection import UnitSpace
+
+__all__ = ["Scores"]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Per-unit importance and per-group similarity, in the order of `space`.
+
+    magnitude   (n,) >= 0: a_i, the mean absolute weight of the unit's producer slices
+    taylor      (n,) >= 0: mean over samples of |dL/dm_i|, m_i the mask of unit i at 1, L the loss in the metric's unit (dB)
+    fisher      (n,) >= 0: half the mean over samples of (dL/dm_i)^2
+    similarity  one (m, m) symmetric array per group, in -1..1: centred cosine of the units' feature maps; diagonal 1
+    """
+
+    space: UnitSpace
+    magnitude: NDArray[np.float64]
+    taylor: NDArray[np.float64]
+    fisher: NDArray[np.float64]
+    similarity: tuple[NDArray[np.float64], ...]
+
+    def __post_init__(self) -> None:
+        n = len(self.space)
+        for name in ("magnitude", "taylor", "fisher"):
+            array = getattr(self, name)
+            if array.shape != (n,) or not np.isfinite(array).all():
+                raise ValueError(f"{name} must be a finite vector of {n} entries, got shape {array.shape}")
+        if [s.shape for s in self.similarity] != [(size, size) for size in self.space.sizes]:
+            raise ValueError("similarity must hold one square array per group")
