@@ -20,7 +20,7 @@ class Unit(NamedTuple):
     """One channel of one coupled group: what goes together or not at all. The label of a QUBO variable."""
 
     group: str
-    index: int
+    number: int
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class UnitSpace:
     @cached_property
     def units(self) -> tuple[Unit, ...]:
         """Every unit, in order; its place here is its place in every vector over units."""
-        return tuple(Unit(group, index) for group, size in zip(self.groups, self.sizes, strict=True) for index in range(size))
+        return tuple(Unit(group, number) for group, size in zip(self.groups, self.sizes, strict=True) for number in range(size))
 
     @cached_property
     def spans(self) -> tuple[slice, ...]:
@@ -79,7 +79,8 @@ class UnitSpace:
         x = np.asarray(x)
         ends = np.cumsum((0, *self.sizes))
         sums = np.concatenate((np.zeros((*x.shape[:-1], 1), np.intp), np.cumsum(x, -1, dtype=np.intp)), -1)
-        return sums[..., ends[1:]] - sums[..., ends[:-1]]
+        counts: NDArray[np.intp] = sums[..., ends[1:]] - sums[..., ends[:-1]]
+        return counts
 
     def allows(self, x: ArrayLike) -> bool:
         """Whether every group keeps its floor under x."""

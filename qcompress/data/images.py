@@ -1,7 +1,7 @@
 """Pairs of images and the three roles they can have.
 
-A role is a type: what scores (`Calibration*`), what chooses (`Selection*`) and what reports (`Report*`) cannot be passed for one
-another without a type checker, and `Splits`, seeing the pixels' hashes, noticing.
+A role is a type: what scores (`Calibration*`), what chooses (`Selection*`) and what reports (`Report*`) cannot be passed for
+one another without a type checker, and `Splits`, seeing the pixels' hashes, noticing.
 """
 
 from __future__ import annotations
