@@ -1,0 +1,59 @@
+# `make demo` runs the main job on the checkpoint and the photographs that ship; `make test` runs every check.
+# Both make a virtual environment and install what they need. Variables:
+#   PYTHON         the interpreter to build the environment from (3.11 or later)
+#   TORCH_OPTIONS  extra options of `pip install torch`, to choose a CPU or CUDA build
+PYTHON ?= python3
+TORCH_OPTIONS ?=
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+TORCH := $(shell grep '^torch==' constraints.txt)
+
+.PHONY: help demo test fast lint types imports docs-check wheel bench-refine clean
+
+help:
+	@echo "make demo    prune the reference checkpoint to half of its filters on the shipped photographs"
+	@echo "make test    lint, types, import rules, all tests"
+	@echo "make fast    the tests that take seconds"
+	@echo "make wheel   build the wheel and the source distribution into dist/"
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "qcompress needs Python 3.11 or later; $$($(PYTHON) --version) found. Try: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV) (a few minutes the first time) ..."
+	$(PIP) $(TORCH_OPTIONS) '$(TORCH)'
+	$(PIP) --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/.ready-dev: $(VENV)/.ready
+	$(PIP) --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: $(VENV)/.ready
+	$(BIN)/qcompress prune reference --sparsity 0.5 --out demo.slim
+
+lint: $(VENV)/.ready-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.ready-dev
+	$(BIN)/mypy
+
+imports: $(VENV)/.ready-dev
+	$(BIN)/lint-imports
+
+# One thread per worker: two workers with two threads each would only get in each other's way on two cores.
+test: lint types imports
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+
+fast: $(VENV)/.ready-dev
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow"
+
+# A stale build/lib would ship deleted modules.
+wheel: $(VENV)/.ready-dev
+	rm -rf build
+	$(BIN)/python -m build
+
+clean:
+	rm -rf build dist *.egg-info demo.slim .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,52 @@
+"""`qcompress apply`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from qcompress.cli import options, render
+
+__all__ = ["apply"]
+
+
+def apply(
+    plan: Annotated[Path, typer.Argument(help="A plan.json, or the slim folder that holds it.", show_default=False)],
+    checkpoint: options.Checkpoint,
+    out: options.Out = None,
+    recover: options.Recover = options.Recover.lstsq,
+    data: options.Data = None,
+    noise: options.Noise = None,
+    opset: options.Opset = 18,
+    dynamic: options.Dynamic = True,
+    max_drop: options.MaxDrop = None,
+    min_speedup: options.MinSpeedup = None,
+    arch: options.Arch = None,
+    arch_args: options.ArchArgs = None,
+    trust_pickle: options.TrustPickle = False,
+    seed: options.Seed = 0,
+    device: options.Device = "cpu",
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Apply PLAN to the CHECKPOINT it was made for, again: surgery, repair, export and verification, without the search.
+
+    With the data, noise and seed of the run that made the plan this gives the same network.
+    """
+    from qcompress import settings as s
+    from qcompress.pipeline import apply as run
+
+    settings = s.Settings(
+        seed=seed,
+        device=device,
+        recover=recover.value,
+        checkpoint=s.CheckpointOptions(arch, options.parse_arch_args(arch_args), trust_pickle),
+        data=s.DataOptions(data, noise),
+        export=s.ExportOptions(opset, dynamic),
+        limits=s.Limits(max_drop, min_speedup),
+    )
+    result = run(plan, checkpoint, settings, out=out, observer=render.observer(quiet=quiet))
+    render.show_report(result.report, result.folder, as_json=as_json)
+    raise typer.Exit(result.exit_code)

@@ -1,0 +1,36 @@
+"""`qcompress inspect`."""
+
+from __future__ import annotations
+
+from qcompress.cli import options, render
+
+__all__ = ["inspect"]
+
+
+def inspect(
+    checkpoint: options.Checkpoint,
+    size: options.Size = 256,
+    ignore: options.Ignore = None,
+    arch: options.Arch = None,
+    arch_args: options.ArchArgs = None,
+    trust_pickle: options.TrustPickle = False,
+    as_json: options.Json = False,
+) -> None:
+    """Show what CHECKPOINT is and what can be pruned: coupled groups, units, parameters, MACs, and what is kept whole and why."""
+    from qcompress import inspection
+    from qcompress.settings import CheckpointOptions
+
+    found = inspection.inspect(
+        checkpoint, CheckpointOptions(arch, options.parse_arch_args(arch_args), trust_pickle), size=size, ignore=tuple(ignore or ())
+    )
+    if as_json:
+        render.print_json(found.as_dict())
+        return
+    title = f"{found.file}: {found.architecture} {found.arguments}"
+    render.print_table(title, ("coupled group", "units", "layers", "params a unit frees", "MACs a unit frees"), found.rows())
+    for layer in found.kept_whole:
+        render.print_line(f"kept whole: {layer.layer}: {layer.reason}")
+    render.print_line(
+        f"{found.units} units in {len(found.groups)} groups, {found.params:,} parameters, "
+        f"{found.macs / 1e6:,.1f} million MACs at {size}x{size}"
+    )

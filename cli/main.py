@@ -1,0 +1,81 @@
+"""The app and its border: every error becomes one line, a hint and an exit code here, and nowhere else."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from typing import Annotated
+
+import typer
+
+from qcompress._version import __version__
+from qcompress.cli import render
+from qcompress.cli.apply import apply
+from qcompress.cli.export import export
+from qcompress.cli.inspect import inspect
+from qcompress.cli.prune import prune
+from qcompress.cli.verify import verify
+from qcompress.errors import QCompressError
+
+__all__ = ["app", "main"]
+
+INTERRUPTED = 130  # what shells report for a process ended by Ctrl-C
+
+app = typer.Typer(
+    name="qcompress",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Prune a trained PyTorch network by QUBO, repair it, and hand back a verified slim ONNX file.",
+    epilog="Exit codes: 0 done, 2 wrong usage, 3 bad input, 4 a threshold missed, 5 a backend failed, 130 interrupted.",
+)
+for command in (prune, inspect, apply, export, verify):
+    app.command()(command)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"qcompress {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")] = False,
+) -> None:
+    del version
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line on `arguments` (default: the process's own) and return the exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    as_json = "--json" in arguments
+    try:
+        code = app(args=arguments, prog_name="qcompress", standalone_mode=False)
+    except QCompressError as error:
+        render.show_error(error, as_json=as_json)
+        return error.exit_code
+    except typer.TyperException as error:  # an unknown option, a missing argument, a value of the wrong type
+        render.show_error(QCompressError(error.format_message(), "see `qcompress --help`"), as_json=as_json, kind="UsageError", code=2)
+        return 2
+    except (KeyboardInterrupt, typer.Abort):
+        render.show_error(QCompressError("interrupted, nothing was written"), as_json=as_json, kind="Interrupted", code=INTERRUPTED)
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output went away (`| head`): not an error of ours
+        sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - stays open until the interpreter has flushed it
+        return 0
+    except Exception as error:
+        if os.environ.get("QCOMPRESS_DEBUG"):
+            traceback.print_exc()
+        unexpected = QCompressError(
+            f"internal error: {type(error).__name__}: {error}".splitlines()[0],
+            "this is a bug: run again with QCOMPRESS_DEBUG=1 for the traceback, and report it",
+        )
+        render.show_error(unexpected, as_json=as_json, kind="InternalError", code=1)
+        return 1
+    return int(code or 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

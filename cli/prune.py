@@ -1,0 +1,75 @@
+"""`qcompress prune`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from qcompress.cli import options, render
+
+__all__ = ["prune"]
+
+
+def prune(
+    checkpoint: options.Checkpoint,
+    sparsity: Annotated[float, typer.Option("--sparsity", "-s", help="Share of the budget to remove: 0 to below 1.")] = 0.5,
+    budget: Annotated[options.Budget, typer.Option(help="What the share is taken of.")] = options.Budget.filters,
+    backend: Annotated[str, typer.Option(help="Solver of the QUBO: neal, tabu, steepest, exact.")] = "neal",
+    objective: Annotated[
+        str, typer.Option(help="What is minimised: hybrid, l1-qubo, taylor, fisher, magnitude, random.")
+    ] = "hybrid",
+    coefficient: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="A coefficient of the objective (alpha, alpha_fisher, ...); repeatable."),
+    ] = None,
+    data: options.Data = None,
+    noise: options.Noise = None,
+    metric: Annotated[str, typer.Option(help="Metric of the report and of the refinement: psnr or ssim.")] = "psnr",
+    refine_evals: Annotated[int, typer.Option(help="Evaluations of the true metric that the refinement may spend; 0: none.")] = 200,
+    recover: Annotated[options.Recover, typer.Option(help="Repair without training.")] = options.Recover.lstsq,
+    out: options.Out = None,
+    ignore: options.Ignore = None,
+    floor: options.Floor = 1,
+    max_drop: options.MaxDrop = None,
+    min_speedup: options.MinSpeedup = None,
+    opset: options.Opset = 18,
+    dynamic: options.Dynamic = True,
+    size: options.Size = 256,
+    arch: options.Arch = None,
+    arch_args: options.ArchArgs = None,
+    trust_pickle: options.TrustPickle = False,
+    seed: options.Seed = 0,
+    device: options.Device = "cpu",
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Choose units of CHECKPOINT, remove them, repair, export to ONNX, verify on images no stage has seen.
+
+    Writes model.onnx, model.safetensors, plan.json, report.json and report.md to the output folder.
+    """
+    from qcompress import settings as s
+    from qcompress.pipeline import prune as run
+    from qcompress.qubo import objective_from
+
+    settings = s.Settings(
+        sparsity=sparsity,
+        budget=budget.value,
+        metric=metric,
+        seed=seed,
+        device=device,
+        recover=recover.value,
+        checkpoint=s.CheckpointOptions(arch, options.parse_arch_args(arch_args), trust_pickle),
+        data=s.DataOptions(data, noise),
+        search=s.SearchOptions(
+            objective_from(objective, coefficient or [], seed), backend, ignore=tuple(ignore or ()), floor=floor
+        ),
+        refine=s.RefineOptions(refine_evals),
+        export=s.ExportOptions(opset, dynamic),
+        verify=s.VerifyOptions(size=size),
+        limits=s.Limits(max_drop, min_speedup),
+    )
+    result = run(checkpoint, settings, out=out, observer=render.observer(quiet=quiet))
+    render.show_report(result.report, result.folder, as_json=as_json)
+    raise typer.Exit(result.exit_code)

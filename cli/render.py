@@ -1,0 +1,98 @@
+"""What a person sees: progress and errors on stderr, tables on stdout."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from qcompress.errors import QCompressError
+from qcompress.progress import SILENT, Advance, Observer
+
+__all__ = ["Terminal", "observer", "print_json", "print_line", "print_table", "show_error", "show_report"]
+
+
+def show_error(error: QCompressError, *, as_json: bool, kind: str | None = None, code: int | None = None) -> None:
+    """One line and a hint on stderr; with `as_json` the same as JSON on stdout."""
+    if as_json:
+        body = {
+            "type": kind or type(error).__name__,
+            "message": error.message,
+            "hint": error.hint,
+            "exit_code": error.exit_code if code is None else code,
+        }
+        print_json({"status": "error", "error": body})
+        return
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    console.print(f"[bold red]error:[/] {escape(error.message)}")
+    if error.hint:
+        console.print(f"[dim]hint:[/] {escape(error.hint)}")
+
+
+def print_json(value: object) -> None:
+    """`value` as JSON on stdout."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def print_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]], numeric_from: int = 1) -> None:
+    """A table on stdout; columns from `numeric_from` on are right-aligned."""
+    table = Table(title=escape(title), title_justify="left")
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="right" if number >= numeric_from else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(cell) for cell in row))
+    Console(highlight=False).print(table)
+
+
+def observer(*, quiet: bool) -> Observer:
+    """What watches a run: a terminal, or nobody."""
+    return SILENT if quiet else Terminal()
+
+
+class Terminal:
+    """Draws each stage on stderr: a bar with the time left on a terminal, one line when it ends elsewhere."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True, highlight=False)
+
+    def say(self, text: str) -> None:
+        """One line on stderr."""
+        self._console.print(escape(text), soft_wrap=True)
+
+    @contextmanager
+    def stage(self, name: str, total: float | None = None) -> Iterator[Advance]:
+        """A stage: a live bar while it runs, one line with its duration and last note afterwards."""
+        started, last = time.monotonic(), ""
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
+        with Progress(*columns, console=self._console, transient=True, disable=not self._console.is_terminal) as progress:
+            task = progress.add_task(name, total=total, note="")
+
+            def advance(done: float, note: str = "") -> None:
+                nonlocal last
+                last = note or last
+                progress.update(task, completed=done, note=escape(last))
+
+            yield advance
+        note = f"  {last}" if last else ""
+        self._console.print(f"  {name:<22}{time.monotonic() - started:6.1f} s{escape(note)}", soft_wrap=True)
+
+
+def print_line(text: str) -> None:
+    """One line on stdout."""
+    Console(highlight=False).print(escape(text), soft_wrap=True)

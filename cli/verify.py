@@ -1,0 +1,52 @@
+"""`qcompress verify`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from qcompress.cli import options, render
+
+__all__ = ["verify"]
+
+
+def verify(
+    artifact: Annotated[Path, typer.Argument(help="The ONNX file to verify.", show_default=False)],
+    reference: Annotated[
+        Path | None, typer.Option(help="What to compare with: a checkpoint, a slim folder or an ONNX file.")
+    ] = None,
+    data: options.Data = None,
+    noise: options.Noise = None,
+    metric: Annotated[str, typer.Option(help="psnr or ssim.")] = "psnr",
+    max_drop: options.MaxDrop = None,
+    min_speedup: options.MinSpeedup = None,
+    size: options.Size = 256,
+    arch: options.Arch = None,
+    arch_args: options.ArchArgs = None,
+    trust_pickle: options.TrustPickle = False,
+    seed: options.Seed = 0,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Measure ARTIFACT in onnxruntime on the report images: its metric and, against a reference, the drop and the speedup."""
+    from qcompress import settings as s
+    from qcompress.pipeline import verify as run
+
+    settings = s.Settings(
+        metric=metric,
+        seed=seed,
+        checkpoint=s.CheckpointOptions(arch, options.parse_arch_args(arch_args), trust_pickle),
+        data=s.DataOptions(data, noise),
+        verify=s.VerifyOptions(size=size),
+        limits=s.Limits(max_drop, min_speedup),
+    )
+    check = run(artifact, reference, settings, observer=render.observer(quiet=quiet))
+    if as_json:
+        render.print_json(check.as_dict())
+    else:
+        render.print_table(str(artifact), ("quantity", "reference", "artifact", "change"), check.rows())
+        for reason in check.reasons:
+            render.print_line(f"missed: {reason}")
+    raise typer.Exit(check.exit_code)
