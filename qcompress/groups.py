@@ -16,7 +16,7 @@ from qcompress.selection import Selection, UnitSpace
 __all__ = ["Cut", "Group", "Groups", "KeptWhole", "Layer", "LayerKind", "Member", "Side"]
 
 Side = Literal["out", "in"]
-LayerKind = Literal["conv", "conv_transpose", "depthwise", "linear", "batchnorm", "prelu"]
+LayerKind = Literal["conv", "conv_transpose", "depthwise", "linear", "batchnorm", "prelu", "other"]
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,7 @@ class Layer:
 
     `kernel` is the number of weights per pair of channels; `positions` the number of places the kernel is applied to per image
     (output places, input places for a transposed convolution), 0 for layers that cost no MACs here (BatchNorm, PReLU).
+    Of an "other" layer, which is never cut, `kernel` is the number of parameters and `positions` the number of MACs.
     """
 
     name: str
@@ -71,11 +72,15 @@ class Layer:
         """Number of parameters with `inputs` and `outputs` channels kept."""
         if self.kind in ("batchnorm", "prelu"):
             return outputs * self.kernel
+        if self.kind == "other":
+            return self.kernel
         weights = outputs * self.kernel * (1 if self.kind == "depthwise" else inputs // self.divisions)
         return weights + (outputs if self.bias else 0)
 
     def macs(self, inputs: int, outputs: int) -> int:
         """Multiply-accumulates per image with `inputs` and `outputs` channels kept."""
+        if self.kind == "other":
+            return self.positions
         return outputs * self.kernel * self.positions * (1 if self.kind == "depthwise" else inputs // self.divisions)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
-__all__ = ["SILENT", "Advance", "Observer", "Silent"]
+__all__ = ["SILENT", "Advance", "Observer", "Silent", "Stopwatch"]
 
 
 class Advance(Protocol):
@@ -42,3 +43,23 @@ class Silent:
 
 
 SILENT = Silent()
+
+
+class Stopwatch:
+    """An observer that passes everything on and keeps the seconds of every stage that ended, by name."""
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+        self.seconds: dict[str, float] = {}
+
+    def say(self, text: str) -> None:
+        """Passed on."""
+        self._observer.say(text)
+
+    @contextmanager
+    def stage(self, name: str, total: float | None = None) -> Iterator[Advance]:
+        """Passed on, and timed; a name used again adds up."""
+        started = time.monotonic()
+        with self._observer.stage(name, total) as advance:
+            yield advance
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - started

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -63,6 +64,10 @@ class Crops:
     def __len__(self) -> int:
         return len(self.noisy)
 
+    def to(self, device: torch.device | str) -> Self:
+        """The same crops on `device`."""
+        return type(self)(self.noisy.to(device), self.clean.to(device))
+
 
 class CalibrationCrops(Crops):
     """What scores the units, refits layers and re-estimates statistics."""
@@ -80,6 +85,11 @@ class ImageSet:
 
     def __len__(self) -> int:
         return len(self.pairs)
+
+    @property
+    def sha256(self) -> str:
+        """Hash over the names and the clean pixels of all pairs, in their order."""
+        return hashlib.sha256("".join(f"{pair.name}\n{pair.sha256}\n" for pair in self.pairs).encode()).hexdigest()
 
     def _crop(self, size: int, count: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """`count` crops of size x size, spread evenly over the pairs, places drawn from `rng`."""
@@ -129,10 +139,25 @@ class Splits:
     report: ReportImages
 
     def __post_init__(self) -> None:
-        roles = (self.calibration, self.selection, self.report)
-        for key in ("sha256", "scene"):
-            seen: dict[str, int] = {}
-            for role, images in enumerate(roles):
+        for key, what in (("sha256", "the same picture"), ("scene", "one scene")):
+            seen: dict[str, tuple[int, Pair]] = {}
+            for role, images in enumerate((self.calibration, self.selection, self.report)):
                 for pair in images.pairs:
-                    if seen.setdefault(getattr(pair, key), role) != role:
-                        raise DataError(f"{pair.name}: the same {key.replace('sha256', 'picture')} is in two splits")
+                    other, first = seen.setdefault(getattr(pair, key), (role, pair))
+                    if other != role:
+                        raise DataError(
+                            f"{first.name} and {pair.name} show {what}, but are in two splits", "take one of the two out"
+                        )
+
+    def summary(self) -> dict[str, Any]:
+        """Who saw which images, as plain data: `source`, and for each role `images`, `scenes`, `names` and `sha256`."""
+        roles = {"calibration": self.calibration, "selection": self.selection, "report": self.report}
+        return {"source": self.source} | {
+            role: {
+                "images": len(images),
+                "scenes": len({pair.scene for pair in images.pairs}),
+                "names": [pair.name for pair in images.pairs],
+                "sha256": images.sha256,
+            }
+            for role, images in roles.items()
+        }

@@ -1,0 +1,224 @@
+"""ONNX, by torch's dynamo exporter: one file, checked and run before anyone sees it."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import logging
+import re
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor, nn
+
+from qcompress.errors import ExportError, InputError
+from qcompress.exporters.base import Artifact
+from qcompress.exporters.runtime import STRIDE_KEY, find_stride, first_line, open_bytes
+from qcompress.files import write_bytes
+
+__all__ = ["export_onnx"]
+
+_AXES = {0: "batch", 2: "height", 3: "width"}
+_LARGEST = 2**31 - 2**20  # bytes a protobuf can hold, less room for the graph
+_WRONG = 1e-4  # relative difference from torch that no rounding explains; verify has the tighter gate
+_NOISY_LOGGERS = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
+_LEAKS = ("doc_string", "metadata_props")  # torch puts source lines and local paths there
+
+
+def export_onnx(
+    model: nn.Module, example: Tensor, path: Path, *, opset: int = 18, dynamic: bool = True, metadata: Mapping[str, str]
+) -> Artifact:
+    """Writes `model` as an ONNX file with the input "input" and the output "output".
+
+    With `dynamic`, batch, height and width may vary; where the network or torch's exporter does not allow it, fewer may, and a
+    note says why. A BatchNorm is folded into the convolution before it. Raises ExportError (torch's exporter refuses the
+    network, writes another opset than asked, or writes a network that computes something else) and OutputError.
+    """
+    network = copy.deepcopy(model).cpu().eval()
+    example = example.detach().cpu().float()
+    size = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
+    if size > _LARGEST:
+        raise ExportError(f"{size} bytes of weights do not fit into one ONNX file, which holds at most {_LARGEST}")
+    stride = _torch_stride(network, example) if dynamic and example.ndim == 4 else None
+    reasons: list[str] = []
+    for axes in _rungs(dynamic, stride, example):
+        try:
+            data = _convert(network, example, axes, opset, _all_metadata(metadata, axes, stride))
+            _compare(network, data, (example, _other_size(example, axes, stride)))
+        except (_RungError, InputError) as error:
+            reasons.append(f"{_named(axes)}: {error}")
+            continue
+        notes = (*_size_notes(dynamic, axes, stride, example, reasons), *_fold_notes(data))
+        return _write(path, data, opset, tuple(axes) == tuple(_AXES), notes)
+    raise ExportError(f"torch's exporter cannot write this network: {reasons[-1]}")
+
+
+class _RungError(Exception):
+    """Exporting with these axes dynamic did not work; with fewer it may."""
+
+
+def _rungs(dynamic: bool, stride: int | None, example: Tensor) -> Iterator[tuple[int, ...]]:
+    """Sets of dynamic axes to try, the best first."""
+    if dynamic and stride is not None:
+        yield tuple(_AXES)
+    if dynamic and example.ndim > 1:
+        yield (0,)
+    yield ()
+
+
+def _torch_stride(network: nn.Module, example: Tensor) -> int | None:
+    """What height and width must be multiples of for torch to run the network; None where no other size runs."""
+
+    def accepts(height: int, width: int) -> bool:
+        try:
+            with torch.inference_mode():
+                network(_tiled(example, (1, height, width)))
+        except Exception:  # a network may refuse a size with any exception
+            return False
+        return True
+
+    return find_stride(accepts, example.shape[2], example.shape[3])
+
+
+def _tiled(example: Tensor, size: tuple[int, int, int]) -> Tensor:
+    """`example` repeated and cropped to (batch, height, width): another size of the same content."""
+    counts = [-(-want // have) for want, have in zip(size, (example.shape[0], *example.shape[2:]), strict=True)]
+    return example.repeat(counts[0], 1, counts[1], counts[2])[: size[0], :, : size[1], : size[2]].contiguous()
+
+
+def _other_size(example: Tensor, axes: tuple[int, ...], stride: int | None) -> Tensor:
+    """An input that differs from `example` along every dynamic axis."""
+    if 2 in axes and stride is not None:
+        return _tiled(example, (example.shape[0] + 1, example.shape[2] + stride, example.shape[3] + 2 * stride))
+    return torch.cat([example, example[:1]]) if 0 in axes else example
+
+
+def _convert(network: nn.Module, example: Tensor, axes: tuple[int, ...], opset: int, metadata: Mapping[str, str]) -> bytes:
+    """The bytes of the ONNX model, checked against what was asked."""
+    batch = torch.cat([example, example]) if axes and len(example) == 1 else example  # torch.export takes 1 for a constant
+    shapes = ({axis: _AXES[axis] for axis in axes},) if axes else None
+    with _quiet():
+        try:
+            program = torch.onnx.export(
+                network,
+                (batch,),
+                dynamo=True,
+                input_names=["input"],
+                output_names=["output"],
+                dynamic_shapes=shapes,
+                opset_version=opset,
+                verbose=False,
+            )
+            assert program is not None
+            proto = program.model_proto
+        except Exception as error:  # dynamo raises whatever went wrong inside
+            raise _RungError(f"torch's exporter fails: {_root_cause(error)}") from error
+    _check_opset(proto, opset)
+    _check_axes(proto, axes)
+    _strip(proto)
+    onnx.helper.set_model_props(proto, dict(metadata))
+    try:
+        onnx.checker.check_model(proto, full_check=True)
+    except Exception as error:  # ValidationError, InferenceError: no common base
+        raise ExportError(f"torch's exporter wrote an invalid ONNX model: {first_line(error)}") from error
+    data: bytes = proto.SerializeToString()
+    return data
+
+
+def _check_opset(proto: onnx.ModelProto, opset: int) -> None:
+    """Torch writes opset 18 where it cannot write what was asked, and says so in a log line only."""
+    written = next((entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx")), None)
+    if written != opset:
+        raise ExportError(f"torch's exporter cannot write opset {opset}: it wrote {written}", f"use opset {written}")
+
+
+def _check_axes(proto: onnx.ModelProto, axes: tuple[int, ...]) -> None:
+    """Torch fixes a size without an exception where the network's Python code depends on it."""
+    sizes = proto.graph.input[0].type.tensor_type.shape.dim
+    fixed = [_AXES[axis] for axis in axes if sizes[axis].HasField("dim_value")]
+    if fixed:
+        raise _RungError(f"the network's code fixes {', '.join(fixed)}")
+
+
+def _strip(message: Any) -> None:
+    """Removes documentation and metadata from a protobuf message and everything in it."""
+    for field, value in message.ListFields():
+        if field.name in _LEAKS:
+            message.ClearField(field.name)
+        elif field.message_type is not None:
+            for item in [value] if hasattr(value, "ListFields") else value:
+                _strip(item)
+
+
+def _compare(network: nn.Module, data: bytes, examples: Iterable[Tensor]) -> None:
+    """Raises where onnxruntime and torch disagree: wrong exports are a known kind of failure."""
+    written = open_bytes(data, "the exported network")
+    for example in examples:
+        with torch.inference_mode():
+            output = network(example.clone())  # some networks begin with an operation in place
+        if not isinstance(output, Tensor):
+            raise ExportError(f"the network returns a {type(output).__name__}, expected one tensor")
+        expected, got = output.numpy(), written(example.numpy())
+        if got.shape != expected.shape:
+            raise _RungError(f"the written network returns {got.shape} where torch returns {expected.shape}")
+        difference = float(np.abs(got - expected).max(initial=0.0))
+        if not difference <= _WRONG * max(float(np.abs(expected).max(initial=0.0)), 1e-30):
+            raise _RungError(f"the written network differs from torch's by {difference:.2g}")
+
+
+def _all_metadata(metadata: Mapping[str, str], axes: tuple[int, ...], stride: int | None) -> dict[str, str]:
+    return {**metadata, STRIDE_KEY: str(stride)} if 2 in axes and stride is not None else dict(metadata)
+
+
+def _size_notes(dynamic: bool, axes: tuple[int, ...], stride: int | None, example: Tensor, reasons: list[str]) -> Iterator[str]:
+    """Which sizes the file accepts, where that is less than any, and why."""
+    if 2 in axes and stride is not None and stride > 1:
+        yield f"height and width must be multiples of {stride}"
+    elif dynamic and 2 not in axes:
+        why = "; ".join(reasons) or "the network runs on no other size"
+        yield f"the input is {'x'.join(map(str, example.shape[2:]))}{'' if axes else f', batch {len(example)}'} only: {why}"
+
+
+def _fold_notes(data: bytes) -> Iterator[str]:
+    left = sum(node.op_type == "BatchNormalization" for node in onnx.load_from_string(data).graph.node)
+    if left:
+        yield f"{left} BatchNormalization nodes stand where no convolution before them can take them in"
+
+
+def _root_cause(error: BaseException) -> str:
+    """What went wrong first, without the exporter's advice to its developers and its colours."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return re.sub(r"\x1b\[[0-9;]*m", "", first_line(error))
+
+
+def _named(axes: tuple[int, ...]) -> str:
+    return f"with dynamic {', '.join(_AXES[axis] for axis in axes)}" if axes else "with fixed sizes"
+
+
+def _write(path: Path, data: bytes, opset: int, dynamic: bool, notes: tuple[str, ...]) -> Artifact:
+    """Puts the checked bytes in their place in one step."""
+    write_bytes(path, data)
+    return Artifact(path, "onnx", len(data), hashlib.sha256(data).hexdigest(), opset, dynamic, notes)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps the exporter's warnings and log lines, which are for its developers, from the user."""
+    loggers = [logging.getLogger(name) for name in _NOISY_LOGGERS]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.CRITICAL + 1)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,128 @@
+"""onnxruntime behind one door: a file opened with fixed threads, its telemetry off, its errors ours and one line long."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcompress.errors import InputError
+
+__all__ = ["STRIDE_KEY", "STRIDES", "Network", "find_stride", "first_line", "open_bytes", "open_onnx"]
+
+Array = NDArray[np.float32]
+STRIDES = (1, 2, 4, 8, 16, 32, 64)
+STRIDE_KEY = "stride"  # in the model's metadata: height and width must be multiples of it
+_SILENT = 4  # of onnxruntime's log levels: fatal only; what fails reaches us as an exception
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """An ONNX file ready to run: one float32 input, one output. `input_shape` holds None where a size may vary."""
+
+    name: str
+    session: Any
+    input_name: str
+    output_name: str
+    input_shape: tuple[int | None, ...]
+    metadata: Mapping[str, str]
+
+    def __call__(self, images: Array) -> Array:
+        """The output for one batch. Raises InputError where the network refuses the shape."""
+        try:
+            (output,) = self.session.run([self.output_name], {self.input_name: np.ascontiguousarray(images, np.float32)})
+        except Exception as error:  # onnxruntime's exceptions have no common base but this one
+            raise InputError(
+                f"{self.name}: the network cannot run on an input of shape {images.shape}: {first_line(error)}",
+                f"its input is {shape_text(self.input_shape)}",
+            ) from error
+        result: Array = np.asarray(output)
+        return result
+
+    def bind(self, images: Array) -> Callable[[], object]:
+        """One run on `images` with input and output already in place, so that nothing is copied or allocated.
+
+        Raises InputError as a call does.
+        """
+        output = self(images)  # refuses a wrong shape, and says how large the output is
+        place = _import_onnxruntime().OrtValue.ortvalue_from_numpy
+        binding = self.session.io_binding()
+        binding.bind_ortvalue_input(self.input_name, place(np.ascontiguousarray(images, np.float32)))
+        binding.bind_ortvalue_output(self.output_name, place(output))
+
+        def run() -> object:
+            return self.session.run_with_iobinding(binding)
+
+        return run
+
+
+def open_onnx(path: Path, threads: int = 1) -> Network:
+    """Opens an ONNX file on the CPU. Raises InputError where it is missing, damaged, or not an image network."""
+    if not path.is_file():
+        raise InputError(f"{path}: no such file", "name an .onnx file")
+    return _open(str(path), path.name, threads)
+
+
+def open_bytes(data: bytes, name: str, threads: int = 1) -> Network:
+    """Opens an ONNX model that is in memory; `name` stands for it in errors."""
+    return _open(data, name, threads)
+
+
+def find_stride(accepts: Callable[[int, int], bool], height: int, width: int) -> int | None:
+    """Smallest s of STRIDES such that height + s by width + s is accepted; None where no other size is.
+
+    `height` and `width` are accepted themselves, so they are multiples of the network's stride, and height + s is one only if
+    s is.
+    """
+    return next((stride for stride in STRIDES if accepts(height + stride, width + stride)), None)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, of bounded length."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = lines[0] if lines else type(error).__name__
+    return text if len(text) <= 200 else text[:199] + "…"
+
+
+def shape_text(shape: tuple[int | None, ...]) -> str:
+    """A shape for people: `(any, 3, any, any)`."""
+    return "(" + ", ".join("any" if size is None else str(size) for size in shape) + ")"
+
+
+def _import_onnxruntime() -> Any:
+    """The module, with its telemetry off: the Linux wheel writes below ~/.cache otherwise."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    import onnxruntime  # type: ignore[import-untyped, unused-ignore]
+
+    return onnxruntime
+
+
+def _open(source: str | bytes, name: str, threads: int) -> Network:
+    runtime = _import_onnxruntime()
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _SILENT
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        session = runtime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # as above
+        raise InputError(f"{name}: not a readable ONNX file: {first_line(error)}", "is the file complete?") from error
+    return _checked(session, name)
+
+
+def _checked(session: Any, name: str) -> Network:
+    """The network of a session that has one float32 input and one output."""
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    if len(inputs) != 1 or len(outputs) != 1:
+        raise InputError(f"{name}: {len(inputs)} inputs and {len(outputs)} outputs, expected one of each")
+    if inputs[0].type != "tensor(float)":
+        raise InputError(f"{name}: the input is {inputs[0].type}, expected tensor(float)")
+    shape = tuple(size if isinstance(size, int) else None for size in inputs[0].shape)
+    metadata = dict(session.get_modelmeta().custom_metadata_map)
+    return Network(name, session, inputs[0].name, outputs[0].name, shape, metadata)

@@ -1,0 +1,243 @@
+"""From what the stages returned to the report, and the report's two files."""
+
+from __future__ import annotations
+
+import platform
+import shlex
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qcompress._version import __version__
+from qcompress.checkpoints import Checkpoint
+from qcompress.data.images import ImageSet, Splits
+from qcompress.exporters import Artifact
+from qcompress.files import write_text
+from qcompress.groups import Groups
+from qcompress.latency import Latency
+from qcompress.markdown import to_markdown
+from qcompress.plans import Plan
+from qcompress.recover.choice import Recovered
+from qcompress.reports import (
+    CheckpointFacts,
+    Cost,
+    CostPair,
+    DataFacts,
+    FileFacts,
+    GroupUnits,
+    Kept,
+    LatencyFacts,
+    MetricFacts,
+    ParityFacts,
+    PerImage,
+    RefineFacts,
+    Report,
+    SearchFacts,
+    SplitFacts,
+    SsimFacts,
+    Status,
+    UnitFacts,
+    to_json,
+)
+from qcompress.selection import Selection
+from qcompress.settings import Limits, Settings
+from qcompress.verify import Quality, Verification
+
+if TYPE_CHECKING:
+    from qcompress.pipeline import Choice, Job
+
+__all__ = ["assemble", "missed_limits", "onnx_metadata", "versions", "write"]
+
+_VERSIONS_OF = ("torch", "torch-pruning", "onnx", "onnxruntime", "dimod", "dwave-samplers", "teneva", "numpy")
+
+
+def versions() -> dict[str, str]:
+    """What this run computed with."""
+    found = {name: version(name) for name in _VERSIONS_OF}
+    return {"qcompress": __version__, "python": platform.python_version(), **found}
+
+
+def onnx_metadata(checkpoint: Checkpoint, plan: Plan) -> dict[str, str]:
+    """What the ONNX file says of its origin."""
+    return {
+        "producer": f"qcompress {__version__}",
+        "architecture": checkpoint.architecture,
+        "checkpoint_sha256": checkpoint.sha256,
+        "plan_sha256": plan.sha256,
+        "stride": str(checkpoint.stride),
+    }
+
+
+def missed_limits(limits: Limits, unit: str, drop: float, latency: Latency | None) -> tuple[str, ...]:
+    """One sentence for every limit that is not met; `drop` is dense minus artifact, in `unit`."""
+    reasons = []
+    if limits.max_drop is not None and not drop <= limits.max_drop:
+        reasons.append(f"the drop of {drop:.3f} {unit} is above the limit of {limits.max_drop:g} {unit}")
+    if limits.min_speedup is not None and latency is not None and not latency.ci95[0] >= limits.min_speedup:
+        low, high = latency.ci95
+        undecided = " (undecided: the interval contains it)" if high >= limits.min_speedup else ""
+        reasons.append(
+            f"the speedup of {latency.speedup:.2f} [{low:.2f}, {high:.2f}] is not shown to reach "
+            f"the limit of {limits.min_speedup:g}{undecided}"
+        )
+    return tuple(reasons)
+
+
+def assemble(
+    job: Job,
+    choice: Choice,
+    recovered: Recovered,
+    checked: Verification,
+    as_cut: Mapping[str, Quality],
+    artifact: Artifact,
+    dense: Artifact,
+    timed: Latency,
+    stage: Path,
+) -> Report:
+    """The report of a run of the main job."""
+    settings = job.settings
+    metric = _metric_facts(settings.metric, job.metric.unit, checked, as_cut)
+    interrupted = choice.refinement is not None and choice.refinement.interrupted
+    drop = (metric.dense or 0.0) - (metric.artifact or 0.0)
+    reasons = missed_limits(settings.limits, job.metric.unit, drop, timed)
+    status: Status = "interrupted" if interrupted else "threshold-missed" if reasons else "ok"
+    return Report(
+        status=status,
+        reasons=reasons,
+        notes=(*artifact.notes, *checked.notes, *_notes(recovered)),
+        checkpoint=CheckpointFacts(
+            file=str(job.checkpoint.path), sha256=job.checkpoint.sha256, architecture=job.checkpoint.architecture
+        ),
+        units=_unit_facts(choice.refined),
+        kept_whole=tuple(Kept(layer=kept.layer, reason=kept.reason) for kept in job.groups.kept_whole),
+        cost=_cost_facts(job.groups, choice.refined, artifact, dense),
+        metric=metric,
+        latency=LatencyFacts.model_validate(timed),
+        parity=ParityFacts.model_validate(checked.parity),
+        search=_search_facts(settings, choice),
+        refine=_refine_facts(choice),
+        data=_data_facts(job.splits),
+        files={path.name: _file_facts(path) for path in sorted(stage.iterdir())},
+        command=command(job.checkpoint, settings),
+        seed=settings.seed,
+        versions=versions(),
+        timings_s=job.watch.seconds,
+    )
+
+
+def write(report: Report, folder: Path) -> None:
+    """report.json and report.md."""
+    write_text(folder / "report.json", to_json(report))
+    write_text(folder / "report.md", to_markdown(report))
+
+
+def command(checkpoint: Checkpoint, settings: Settings) -> str:
+    """The command line of a run, without the options that are at their defaults."""
+    default, search, data = Settings(), settings.search, settings.data
+    words = ["qcompress", "prune", str(checkpoint.path), "--sparsity", f"{settings.sparsity:g}"]
+    values = {
+        "--budget": (settings.budget, default.budget),
+        "--objective": (search.objective.name, default.search.objective.name),
+        "--backend": (search.backend, default.search.backend),
+        "--data": (data.source, None),
+        "--noise": (data.noise, None),
+        "--metric": (settings.metric, default.metric),
+        "--refine-evals": (settings.refine.evaluations, default.refine.evaluations),
+        "--recover": (settings.recover, default.recover),
+        "--floor": (search.floor, default.search.floor),
+        "--opset": (settings.export.opset, default.export.opset),
+        "--size": (settings.verify.size, default.verify.size),
+        "--seed": (settings.seed, default.seed),
+    }
+    for option, (value, usual) in values.items():
+        if value != usual:
+            words += [option, str(value)]
+    for pattern in search.ignore:
+        words += ["--ignore", pattern]
+    return shlex.join(words)
+
+
+def _notes(recovered: Recovered) -> tuple[str, ...]:
+    if not recovered.batchnorm_reestimated:
+        return ()
+    return ("BatchNorm statistics of the slim network were re-estimated on the calibration images: better on the selection images",)
+
+
+def _metric_facts(name: str, unit: str, checked: Verification, as_cut: Mapping[str, Quality]) -> MetricFacts:
+    def mean(quality: Quality | None, of: str = name) -> float | None:
+        return None if quality is None else float(quality.mean(of))  # type: ignore[arg-type]
+
+    def each(quality: Quality | None) -> tuple[float, ...]:
+        return () if quality is None else tuple(getattr(quality, name))
+
+    return MetricFacts(
+        name=name,
+        unit=unit,
+        images=len(checked.images),
+        noisy=mean(checked.noisy),
+        dense=mean(checked.dense),
+        selected=mean(as_cut.get("selected")),
+        refined=mean(as_cut.get("refined")),
+        slim=mean(checked.slim),
+        artifact=mean(checked.artifact),
+        ssim=SsimFacts(
+            dense=mean(checked.dense, "ssim"), slim=mean(checked.slim, "ssim"), artifact=mean(checked.artifact, "ssim")
+        ),
+        per_image=PerImage(
+            names=checked.images, dense=each(checked.dense), slim=each(checked.slim), artifact=each(checked.artifact)
+        ),
+    )
+
+
+def _unit_facts(selection: Selection) -> UnitFacts:
+    sizes = zip(selection.space.groups, selection.space.sizes, strict=True)
+    per_group = {name: GroupUnits(total=size, pruned=selection.counts[name]) for name, size in sizes}
+    return UnitFacts(total=len(selection.space), pruned=len(selection), per_group=per_group)
+
+
+def _cost_facts(groups: Groups, selection: Selection, artifact: Artifact, dense: Artifact) -> Cost:
+    return Cost(
+        params=CostPair(dense=groups.params(), slim=groups.params(selection.counts)),
+        macs=CostPair(dense=groups.macs(), slim=groups.macs(selection.counts)),
+        bytes=CostPair(dense=dense.size_bytes, slim=artifact.size_bytes),
+    )
+
+
+def _search_facts(settings: Settings, choice: Choice) -> SearchFacts:
+    found = choice.search
+    return SearchFacts(
+        backend=settings.search.backend if found else "plan",
+        objective=str(settings.search.objective) if found else "plan",
+        energy=found.energy if found else None,
+        greedy_energy=found.greedy_energy if found else None,
+        trace=tuple(probe._asdict() for probe in found.trace) if found else (),
+    )
+
+
+def _refine_facts(choice: Choice) -> RefineFacts:
+    result = choice.refinement
+    if result is None:
+        return RefineFacts(evaluations=0, accepted=0, gain_db=0.0)
+    return RefineFacts(
+        evaluations=result.evaluations, accepted=result.accepted, gain_db=result.gain_db, history=result.history
+    )
+
+
+def _data_facts(images: Splits) -> DataFacts:
+    def facts(role: ImageSet) -> SplitFacts:
+        return SplitFacts(images=len(role), scenes=len({pair.scene for pair in role.pairs}), sha256=role.sha256)
+
+    return DataFacts(
+        source=images.source,
+        calibration=facts(images.calibration),
+        selection=facts(images.selection),
+        report=facts(images.report),
+    )
+
+
+def _file_facts(path: Path) -> FileFacts:
+    from hashlib import sha256
+
+    data = path.read_bytes()
+    return FileFacts(sha256=sha256(data).hexdigest(), bytes=len(data))

@@ -1,0 +1,180 @@
+"""How much is to go: a budget weighs pruned units in its own unit and says, exactly, what a selection frees."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from qcompress.errors import UsageError
+from qcompress.selection import UnitSpace
+
+__all__ = ["BUDGETS", "Budget", "CostBudget", "CountBudget", "budget"]
+
+Cost = Callable[[Mapping[str, int]], int]
+"""Exact cost of the network with that many units pruned per group (absent: none), as `Groups.params` and `Groups.macs` are."""
+
+BUDGETS = ("filters", "params", "macs")
+
+
+class Budget(Protocol):
+    """What a selection must free. Capacity depends on the number pruned per group only, and grows with it.
+
+    A count budget (`counts_units`) is met exactly; any other is met by the smallest capacity found that is at least `target`.
+    """
+
+    @property
+    def name(self) -> str:
+        """As in `BUDGETS`."""
+
+    @property
+    def unit(self) -> str:
+        """What capacity counts, for reports: "units", "parameters", "MACs"."""
+
+    @property
+    def space(self) -> UnitSpace:
+        """The units that can be pruned."""
+
+    @property
+    def target(self) -> int:
+        """The capacity to free."""
+
+    @property
+    def counts_units(self) -> bool:
+        """Whether capacity is the number of pruned units."""
+
+    def capacity(self, counts: ArrayLike) -> NDArray[np.int64]:
+        """Exact capacity freed by `counts` pruned per group: () for (G,), (K,) for (K, G)."""
+
+    def marginals(self, counts: ArrayLike) -> NDArray[np.float64]:
+        """(G,) capacity that one more pruned unit of each group frees on top of `counts` (G,); the last one, where all are."""
+
+    def weights(self) -> NDArray[np.float64]:
+        """(n,) D_i > 0, first order: the capacity that each unit frees when it goes alone."""
+
+
+@dataclass(frozen=True)
+class CountBudget:
+    """Exactly `target` units go."""
+
+    space: UnitSpace
+    target: int
+    name = "filters"
+    unit = "units"
+    counts_units = True
+
+    def __post_init__(self) -> None:
+        _check_target(self.name, self.unit, self.target, self.space.most)
+
+    def capacity(self, counts: ArrayLike) -> NDArray[np.int64]:
+        """Number of pruned units."""
+        return np.asarray(np.asarray(counts).sum(-1, dtype=np.int64))
+
+    def marginals(self, counts: ArrayLike) -> NDArray[np.float64]:
+        """(G,) ones."""
+        return np.ones(np.asarray(counts).shape[-1])
+
+    def weights(self) -> NDArray[np.float64]:
+        """(n,) ones."""
+        return np.ones(len(self.space))
+
+
+@dataclass(frozen=True)
+class CostBudget:
+    """At least `target` of a cost goes: parameters or MACs, by the exact cost of what stays."""
+
+    space: UnitSpace
+    name: str
+    cost: Cost
+    target: int
+    counts_units = False
+
+    def __post_init__(self) -> None:
+        _check_target(self.name, self.unit, self.target, _most(self.space, self.cost))
+
+    @property
+    def unit(self) -> str:
+        """Of the capacity."""
+        return {"params": "parameters", "macs": "MACs"}.get(self.name, self.name)
+
+    def capacity(self, counts: ArrayLike) -> NDArray[np.int64]:
+        """Dense cost less the cost at `counts`."""
+        rows = np.atleast_2d(np.asarray(counts, np.int64))
+        dense = self.cost({})
+        freed = np.array([dense - self.cost(dict(zip(self.space.groups, row, strict=True))) for row in rows.tolist()], np.int64)
+        return np.asarray(freed[0]) if np.ndim(counts) == 1 else freed
+
+    def marginals(self, counts: ArrayLike) -> NDArray[np.float64]:
+        """(G,) by exact differences of the cost."""
+        counts = np.asarray(counts, np.int64)
+        full = counts >= self.space.sizes
+        neighbours = counts + np.diag(np.where(full, -1, 1))
+        return np.asarray(np.abs(self.capacity(neighbours) - self.capacity(counts)), np.float64)
+
+    def weights(self) -> NDArray[np.float64]:
+        """(n,) the marginals of the dense network.
+
+        Raises UsageError for a group that frees nothing: it can serve no budget.
+        """
+        first = self.marginals(np.zeros(len(self.space.groups), np.int64))
+        for group, freed in zip(self.space.groups, first.tolist(), strict=True):
+            if freed <= 0:
+                raise UsageError(
+                    f"budget {self.name}: a unit of group {group} frees {freed:g} {self.unit}, expected more than 0"
+                )
+        weights: NDArray[np.float64] = np.repeat(first, self.space.sizes)
+        return weights
+
+
+def budget(name: str, sparsity: float, space: UnitSpace, params: Cost, macs: Cost) -> Budget:
+    """The budget called `name` that frees the share `sparsity` of the units, parameters or MACs.
+
+    filters: round(sparsity * units) of them, exactly, halves rounded up. params, macs: the target is the smallest whole number
+    that is at least sparsity * dense cost. `sparsity` is taken as the decimal number it prints as: 0.145 of 100 is 14.5.
+
+    Raises UsageError for an unknown name, a sparsity that is not in 0 <= sparsity < 1, and one that the floors of the groups
+    do not allow; the message then names the largest that they do.
+    """
+    if name not in BUDGETS:
+        raise UsageError(f"budget {name!r} is unknown, expected one of {', '.join(BUDGETS)}")
+    if not 0 <= sparsity < 1:
+        raise UsageError(
+            f"sparsity is {sparsity}, expected 0 <= sparsity < 1", hint="0.5 takes half of the filters (or parameters, or MACs)"
+        )
+    share = Fraction(str(float(sparsity)))
+    if name == "filters":
+        target, most, dense = math.floor(share * len(space) + Fraction(1, 2)), space.most, len(space)
+        _check_sparsity(name, sparsity, target, most, dense)
+        return CountBudget(space, target)
+    cost = params if name == "params" else macs
+    dense = cost({})
+    target = math.ceil(share * dense)
+    _check_sparsity(name, sparsity, target, _most(space, cost), dense)
+    return CostBudget(space, name, cost, target)
+
+
+def _most(space: UnitSpace, cost: Cost) -> int:
+    """Capacity freed when every group is pruned down to its floor."""
+    fewest = itertools.starmap(int.__sub__, zip(space.sizes, space.floors, strict=True))
+    return cost({}) - cost(dict(zip(space.groups, fewest, strict=True)))
+
+
+def _check_target(name: str, unit: str, target: int, most: int) -> None:
+    if not 0 <= target <= most:
+        raise UsageError(f"budget {name}: {target} {unit} are to go, expected 0 to {most}, what the floors of the groups allow")
+
+
+def _check_sparsity(name: str, sparsity: float, target: int, most: int, dense: int) -> None:
+    if target <= most:
+        return
+    largest = math.floor(10_000 * Fraction(most, dense)) / 10_000
+    raise UsageError(
+        f"sparsity {sparsity} of {name} cannot be reached: the maximum is {largest:.4f}, because every group keeps its floor",
+        hint=f"--sparsity {largest:.4f}, or another --budget",
+    )

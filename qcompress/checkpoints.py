@@ -1,0 +1,145 @@
+"""From a file of weights to a network: recognised from its names and shapes, or built by the user's own factory."""
+
+from __future__ import annotations
+
+import importlib.resources
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from pydantic import JsonValue
+from torch import Tensor, nn
+
+from qcompress import factories
+from qcompress.architectures import ARCHITECTURES, construct, recognise
+from qcompress.architectures.matching import compare, shapes_of
+from qcompress.errors import ArchitectureError, CheckpointError
+from qcompress.weights import prefixes_removed, read_weights
+
+__all__ = ["Checkpoint", "load", "reference_path"]
+
+_REFERENCE = "half_unet48_sigma25.safetensors"
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A trained network: dense, float32, in eval mode, on the CPU.
+
+    `architecture` is a name in `ARCHITECTURES`, or ``package.module:factory``, or "pickle"; `arguments` build it again.
+    Input is ``(N, channels, H, W)`` with H and W multiples of `stride`. `sha256` is that of the file's bytes.
+    """
+
+    path: Path
+    sha256: str
+    architecture: str
+    arguments: dict[str, JsonValue]
+    model: nn.Module
+    channels: int
+    stride: int
+
+
+def reference_path() -> Path:
+    """Where the checkpoint that ships with the package lies.
+
+    Raises:
+        CheckpointError: this installation lacks it.
+
+    """
+    path = Path(str(importlib.resources.files("qcompress.reference") / _REFERENCE))
+    if not path.is_file():
+        hint = "install the package again, or train it with examples/train_reference.py"
+        raise CheckpointError(f"{path}: the reference checkpoint is missing from this installation", hint)
+    return path
+
+
+def load(
+    path: str | Path,
+    *,
+    arch: str | None = None,
+    arch_args: Mapping[str, JsonValue] | None = None,
+    trust_pickle: bool = False,
+) -> Checkpoint:
+    """Load a checkpoint.
+
+    Args:
+        path: a state dict as .safetensors or PyTorch file (by content, not by name), bare or inside what training scripts wrap
+            around it; "reference" is the checkpoint that ships, unless there is a file of this name.
+        arch: None to recognise the architecture; a name in `ARCHITECTURES` to insist on it; ``package.module:factory`` to build
+            the network by the user's own code (importable from the current folder too).
+        arch_args: arguments for it, over the recognised ones.
+        trust_pickle: load files that hold more than tensors, which runs whatever code is in them.
+
+    Raises:
+        CheckpointError: the file cannot be used, or is not safe to load.
+        ArchitectureError: the network is not recognised, cannot be built, or has other parameters than the file.
+
+    """
+    path = Path(path)
+    if str(path) == "reference" and not path.exists():
+        path = reference_path()
+    with factories.importable_from_here():
+        weights = read_weights(path, trust_pickle=trust_pickle)
+    content = weights.content
+    if isinstance(content, nn.Module) and arch is not None:
+        content = content.state_dict()
+    architecture, arguments, model = (
+        ("pickle", {}, _whole(path, content))
+        if isinstance(content, nn.Module)
+        else _network(path, content, arch, dict(arch_args or {}))
+    )
+    model.eval()
+    for parameter in model.parameters():
+        parameter.requires_grad_(parameter.is_floating_point())
+    channels, stride = factories.probe_input(model)
+    return Checkpoint(path, weights.sha256, architecture, arguments, model, channels, stride)
+
+
+def _whole(path: Path, module: nn.Module) -> nn.Module:
+    if isinstance(module, torch.jit.ScriptModule):
+        raise ArchitectureError(f"{path}: a TorchScript module, which cannot be traced", "save the plain module's state dict")
+    return module.float()
+
+
+def _network(
+    path: Path, state: dict[str, Tensor], arch: str | None, given: dict[str, JsonValue]
+) -> tuple[str, dict[str, JsonValue], nn.Module]:
+    """Architecture, its arguments, and the network with the weights in it."""
+    if arch is None:
+        name, arguments, state = _recognised(path, state)
+        return name, arguments | given, _fill(path, construct(name, arguments | given), state, name, assign=True)
+    if arch in ARCHITECTURES:
+        guesses = (ARCHITECTURES[arch].recognise(shapes_of(candidate)) for candidate in prefixes_removed(state))
+        arguments = next((guess for guess in guesses if guess is not None), {}) | given
+        return arch, arguments, _fill(path, construct(arch, arguments), state, arch, assign=True)
+    if factories.is_factory(arch):
+        return arch, given, _fill(path, factories.make(arch, given), state, arch, assign=False)
+    known = ", ".join(ARCHITECTURES)
+    raise ArchitectureError(f"--arch {arch}: unknown, expected package.module:factory or one of {known}")
+
+
+def _recognised(path: Path, state: dict[str, Tensor]) -> tuple[str, dict[str, JsonValue], dict[str, Tensor]]:
+    for candidate in prefixes_removed(state):
+        found = recognise(shapes_of(candidate))
+        if found is not None:
+            return found[0].name, found[1], candidate
+    keys = ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in list(state.items())[:4])
+    raise ArchitectureError(
+        f"{path}: no known architecture has these {len(state)} parameters ({keys} ...); known: {', '.join(ARCHITECTURES)}",
+        "name the code that builds the network: --arch package.module:factory, with its arguments in --arch-args as JSON",
+    )
+
+
+def _fill(path: Path, model: nn.Module, state: dict[str, Tensor], arch: str, *, assign: bool) -> nn.Module:
+    """Load strictly, under the first reading of the names that fits; else say where the closest reading differs."""
+    expected = shapes_of(model)
+    readings = [(compare(expected, shapes_of(candidate)), candidate) for candidate in prefixes_removed(state)]
+    mismatch, closest = min(readings, key=lambda reading: reading[0].count)
+    if mismatch:
+        hint = "check --arch and --arch-args against the code that trained it"
+        raise ArchitectureError(f"{path}: does not fit {arch}: {mismatch}", hint)
+    try:
+        model.load_state_dict(closest, strict=True, assign=assign)
+    except RuntimeError as error:
+        raise ArchitectureError(f"{path}: does not fit {arch}: {' '.join(str(error).split())[:300]}") from error
+    return model

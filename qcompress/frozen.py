@@ -1,0 +1,35 @@
+"""A network that only computes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import nn
+
+__all__ = ["evaluating", "frozen"]
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[nn.Module]:
+    """Inside the context, `model` is in evaluation mode; outside, each module is in the mode it was in."""
+    training = {module: module.training for module in model.modules()}
+    try:
+        yield model.eval()
+    finally:
+        for module, flag in training.items():
+            module.training = flag
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[nn.Module]:
+    """Inside the context, `model` is in evaluation mode and no parameter requires a gradient; outside, it is as before."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    try:
+        for parameter in trained:
+            parameter.requires_grad_(False)
+        with evaluating(model):
+            yield model
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)

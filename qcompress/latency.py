@@ -1,0 +1,211 @@
+"""Which of two ONNX files is faster, on a machine that does other things too.
+
+One after the other, on a busy machine, tells nothing: the load changes between the two. So both run in turn, in rounds of
+A, B, A' (the dense network, the slim one, the dense one opened a second time) in random order, each lap timed by the CPU time
+of its thread; the speedup is the median over rounds of sqrt(A A') / B, with the interval between order statistics that holds
+the median with 95 % whatever the distribution, and A / A' says what this machine takes for a difference where there is none.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcompress import seeds
+from qcompress.errors import UsageError
+from qcompress.exporters.runtime import open_onnx
+
+__all__ = ["Judgement", "Lap", "Latency", "Rounds", "Verdict", "WallTimes", "compare", "judge", "play"]
+
+Verdict = Literal["faster", "slower", "no difference shown"]
+Lap = Callable[[int], tuple[float, float]]  # contestant 0, 1, 2 (A, B, A') -> (counted seconds, wall seconds) of one run
+
+_PRECISION = 0.02  # half-width of the interval of the speedup at which measuring stops; no smaller difference is claimed
+_LEAST_ROUNDS = 15
+_LEAST_FOR_VERDICT = 6  # with fewer, even the whole range of the rounds is no 95 % interval of their median
+_WARM_UP_SECONDS = 0.5
+_LAP_SECONDS = 0.002  # a lap repeats a quick network until it takes about this long
+_MOST_REPEATS = 10_000
+
+
+@dataclass(frozen=True)
+class WallTimes:
+    """Percentiles of the wall time of one run, in milliseconds."""
+
+    p10_ms: float
+    p50_ms: float
+    p90_ms: float
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Dense against slim. `speedup` is dense time over slim time; `ci95` its interval, `noise` that of dense against dense.
+
+    `dense_ms` and `slim_ms` are medians in milliseconds of `clock` time per run; the wall times stand beside them. `verdict` is
+    "faster" or "slower" only where the interval leaves 1 by more than the noise, and by more than 2 %.
+    """
+
+    dense_ms: float
+    slim_ms: float
+    speedup: float
+    ci95: tuple[float, float]
+    runs: int
+    threads: int
+    clock: Literal["thread", "wall"]
+    dense_wall: WallTimes
+    slim_wall: WallTimes
+    noise: tuple[float, float]
+    verdict: Verdict
+    input_shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Rounds:
+    """Seconds per run, (rounds, 3), columns A, B, A': by the clock that counts, and on the wall."""
+
+    counted: NDArray[np.float64]
+    wall: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What the rounds say."""
+
+    speedup: float
+    ci95: tuple[float, float]
+    noise: tuple[float, float]
+    verdict: Verdict
+
+
+def compare(
+    dense_path: Path,
+    slim_path: Path,
+    input_array: NDArray[np.float32],
+    *,
+    seed: int,
+    threads: int = 1,
+    max_seconds: float = 20.0,
+) -> Latency:
+    """Measures both files on `input_array`, a batch (N, C, H, W) that both accept.
+
+    With one thread the clock is the CPU time of that thread, which other processes hardly touch; with more it is the wall.
+    Takes about 5 s, at most `max_seconds` and one round. Raises InputError for a file that cannot be read or run.
+    """
+    if threads < 1:
+        raise UsageError(f"threads must be at least 1, got {threads}")
+    if not max_seconds > 0:
+        raise UsageError(f"max_seconds must be above 0, got {max_seconds}")
+    until = time.perf_counter() + max_seconds
+    runs = [open_onnx(path, threads).bind(input_array) for path in (dense_path, slim_path, dense_path)]
+    repeats = _warm_up(runs, min(_WARM_UP_SECONDS, max_seconds / 4))
+    clock = time.thread_time_ns if threads == 1 else time.perf_counter_ns
+    rounds = play(_timed(runs, repeats, clock), seed, lambda: time.perf_counter() < until)
+    judgement = judge(rounds.counted)
+    dense, slim = rounds.wall[:, [0, 2]], rounds.wall[:, 1]
+    return Latency(
+        dense_ms=float(np.median(rounds.counted[:, [0, 2]])) * 1e3,
+        slim_ms=float(np.median(rounds.counted[:, 1])) * 1e3,
+        speedup=judgement.speedup,
+        ci95=judgement.ci95,
+        runs=len(rounds.counted),
+        threads=threads,
+        clock="thread" if threads == 1 else "wall",
+        dense_wall=_wall_times(dense),
+        slim_wall=_wall_times(slim),
+        noise=judgement.noise,
+        verdict=judgement.verdict,
+        input_shape=input_array.shape,
+    )
+
+
+def play(lap: Lap, seed: int, go_on: Callable[[], bool]) -> Rounds:
+    """Rounds of A, B, A', each in a fresh random order, until the interval is tight or `go_on` says no; at least one.
+
+    The order depends on `seed` alone.
+    """
+    rng = seeds.stream(seed, "latency.order")
+    counted: list[list[float]] = []
+    wall: list[list[float]] = []
+    look = _LEAST_ROUNDS
+    while True:
+        counted.append([0.0] * 3)
+        wall.append([0.0] * 3)
+        for contestant in rng.permutation(3).tolist():
+            counted[-1][contestant], wall[-1][contestant] = lap(contestant)
+        done = False
+        if len(counted) == look:
+            judgement = judge(np.array(counted))
+            low, high = judgement.ci95
+            done = (high - low) / 2 < _PRECISION * judgement.speedup
+            look += math.ceil(look / 4)  # the more often one looks, the sooner chance ends it
+        if done or not go_on():
+            return Rounds(np.array(counted), np.array(wall))
+
+
+def judge(counted: NDArray[np.float64]) -> Judgement:
+    """Speedup, interval, noise and verdict of rounds (n, 3) of positive seconds, columns A, B, A'."""
+    first, slim, second = counted.T
+    ratios, noise_ratios = np.sqrt(first * second) / slim, first / second
+    ci95, noise = _interval(ratios), _interval(noise_ratios)
+    return Judgement(float(np.median(ratios)), ci95, noise, _verdict(ci95, noise, len(counted)))
+
+
+def _verdict(ci95: tuple[float, float], noise: tuple[float, float], rounds: int) -> Verdict:
+    margin = max(1 + _PRECISION, noise[1], 1 / noise[0])
+    if rounds < _LEAST_FOR_VERDICT:
+        return "no difference shown"
+    if ci95[0] > margin:
+        return "faster"
+    return "slower" if ci95[1] < 1 / margin else "no difference shown"
+
+
+def _interval(ratios: NDArray[np.float64]) -> tuple[float, float]:
+    """The narrowest pair of order statistics, alike from both ends, that holds the median with 95 %; all where rounds are few.
+
+    The median lies below the k-th smallest of n with the probability of fewer than k heads in n tosses.
+    """
+    count = len(ratios)
+    outside, below = 0, 0
+    while 40 * (below + math.comb(count, outside)) <= 2**count:  # 2.5 % at either end
+        below += math.comb(count, outside)
+        outside += 1
+    place = max(outside - 1, 0)
+    ordered = np.sort(ratios)
+    return float(ordered[place]), float(ordered[count - 1 - place])
+
+
+def _warm_up(runs: Sequence[Callable[[], object]], seconds: float) -> list[int]:
+    """Runs all in turn for `seconds`, each once at least; how often each is to be repeated within a lap."""
+    until = time.perf_counter() + seconds
+    quickest = [math.inf] * len(runs)
+    while True:
+        for number, run in enumerate(runs):
+            start = time.perf_counter()
+            run()
+            quickest[number] = min(quickest[number], time.perf_counter() - start)
+        if time.perf_counter() >= until:
+            return [max(1, min(_MOST_REPEATS, math.ceil(_LAP_SECONDS / max(best, 1e-9)))) for best in quickest]
+
+
+def _timed(runs: Sequence[Callable[[], object]], repeats: Sequence[int], clock: Callable[[], int]) -> Lap:
+    def lap(contestant: int) -> tuple[float, float]:
+        run, count = runs[contestant], repeats[contestant]
+        wall, counted = time.perf_counter_ns(), clock()
+        for _ in range(count):
+            run()
+        counted, wall = clock() - counted, time.perf_counter_ns() - wall
+        return max(counted, 1) / count / 1e9, wall / count / 1e9
+
+    return lap
+
+
+def _wall_times(seconds: NDArray[np.float64]) -> WallTimes:
+    low, middle, high = (float(value) * 1e3 for value in np.quantile(seconds, (0.1, 0.5, 0.9)))
+    return WallTimes(low, middle, high)

@@ -1,0 +1,237 @@
+"""report.md: a report for people, the verdict first. Names from outside are escaped, so that they stay text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+from qcompress.reports import CostPair, LatencyFacts, MetricFacts, Report
+
+__all__ = ["code_block", "escape", "headline", "summary_rows", "to_markdown"]
+
+_BAR = 16  # characters of a full bar
+
+
+def escape(text: str) -> str:
+    r"""`text` as Markdown that shows exactly it: no markup, no HTML, no line breaks, no invisible characters.
+
+    >>> print(escape("a_b|<i>.png"))
+    a\_b\|&lt;i&gt;.png
+    """
+    text = _visible(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("@", "&#64;")
+    text = text.replace("://", "&#58;//").replace("www.", "www&#46;")  # what would become a link by itself
+    text = re.sub(r"([\\`*_{}\[\]|~$!])", r"\\\1", text)
+    return re.sub(r"^(\s*)([-+=#:]|\d+(?=[.)](\s|$)))", _begin_as_text, text)
+
+
+def code_block(text: str) -> str:
+    """`text` in a fence longer than any run of backticks in it, without characters that move the cursor."""
+    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    return f"{fence}\n{_visible(text)}\n{fence}"
+
+
+def headline(report: Report) -> str:
+    """The verdict in one sentence."""
+    units, metric = report.units, report.metric
+    share = 100 * units.pruned / units.total if units.total else 0.0
+    parts = [f"{units.pruned} of {units.total} units ({share:.1f} %) removed"]
+    result = _last_metric(metric)
+    if metric.dense is not None and result is not None:
+        parts.append(f"{_metric_name(metric)} {_value(metric.dense, metric)} → {_value(result, metric)}")
+    if report.latency is not None:
+        parts.append(_speed(report.latency))
+    if report.parity is not None and not report.parity.passed:
+        parts.append("but the ONNX file does not compute what PyTorch computes")
+    return ", ".join(parts)
+
+
+def summary_rows(report: Report) -> list[tuple[str, str, str, str]]:
+    """(quantity, dense, slim, change) for every quantity that was measured, as text."""
+    units, metric = report.units, report.metric
+    rows = [_cost_row("units", CostPair(dense=units.total, slim=units.total - units.pruned))]
+    rows += [_cost_row(name, pair) for name, pair in _costs(report)]
+    rows.append(_metric_row(_metric_name(metric), metric.dense, _last_metric(metric), metric))
+    if metric.ssim is not None and metric.name.lower() != "ssim":
+        ours = metric.ssim.artifact if metric.ssim.artifact is not None else metric.ssim.slim
+        rows.append(("SSIM", _plain(metric.ssim.dense, 4), _plain(ours, 4), _change(metric.ssim.dense, ours, 4)))
+    if report.latency is not None:
+        latency = report.latency
+        rows.append(("latency", _plain(latency.dense_ms, 2, " ms"), _plain(latency.slim_ms, 2, " ms"), _speed(latency)))
+    return [row for row in rows if row[1:3] != ("-", "-")]
+
+
+def to_markdown(report: Report) -> str:
+    """The text of report.md."""
+    parts: list[str] = [f"# {escape(report.checkpoint.file)}", *_verdict(report)]
+    parts += ["## Before and after", _table(("", "dense", "slim", "change"), summary_rows(report)), *_quality_notes(report)]
+    parts += ["## Channels kept", *_bars(report)]
+    if report.kept_whole:
+        kept = ((escape(kept.layer), escape(kept.reason)) for kept in report.kept_whole)
+        parts += ["## Not pruned", _table(("layer", "why"), kept, numeric=False)]
+    parts += ["## How it was found", *_method(report)]
+    parts += ["## To reproduce", *_reproduction(report)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _verdict(report: Report) -> Iterator[str]:
+    said = {"ok": "Done", "threshold-missed": "**A limit was missed**", "interrupted": "**Interrupted**: the best so far"}
+    yield f"{said[report.status]}: {headline(report)}."
+    lines = [f"- {escape(reason)}" for reason in report.reasons] + [f"- Note: {escape(note)}" for note in report.notes]
+    if lines:
+        yield "\n".join(lines)
+
+
+def _quality_notes(report: Report) -> Iterator[str]:
+    metric, latency, parity = report.metric, report.latency, report.parity
+    stages = [("noisy input", metric.noisy), ("dense", metric.dense), ("selected", metric.selected)]
+    stages += [("refined", metric.refined), ("slim, repaired", metric.slim), ("ONNX file", metric.artifact)]
+    steps = ", ".join(f"{name} {_value(value, metric)}" for name, value in stages if value is not None)
+    yield f"{_metric_name(metric)} on {metric.images} images that no stage has seen: {steps}."
+    if latency is not None:
+        clock = "CPU time of its thread" if latency.clock == "thread" else "wall time"
+        size = f" on {'x'.join(map(str, latency.input_shape))}" if latency.input_shape else ""
+        yield (
+            f"Latency{size}: {latency.threads} thread{'s' * (latency.threads != 1)}, {latency.runs} interleaved rounds, "
+            f"{clock}; the same file against itself: {_interval(latency.noise)}."
+        )
+    if parity is not None:
+        verdict = "passed" if parity.passed else "**failed**"
+        yield (
+            f"ONNX against PyTorch: largest difference {_scientific(parity.max_abs_diff)}, relative {_scientific(parity.rel)} "
+            f"(at most {_scientific(parity.gate)}): {verdict}."
+        )
+
+
+def _bars(report: Report) -> Iterator[str]:
+    if not report.units.per_group:
+        yield "No group can be pruned."
+        return
+    rows = (
+        (escape(name), f"{_bar(units.total - units.pruned, units.total)}", f"{units.total - units.pruned} of {units.total}")
+        for name, units in report.units.per_group.items()
+    )
+    yield _table(("group", "", "kept"), rows)
+
+
+def _bar(kept: int, total: int) -> str:
+    """A bar with at least one block where anything is kept, and a gap where anything went."""
+    full = round(_BAR * kept / total) if total else 0
+    full = min(max(full, kept > 0), _BAR - (kept < total))
+    return "█" * full + "░" * (_BAR - full)
+
+
+def _method(report: Report) -> Iterator[str]:
+    search, refine, data = report.search, report.refine, report.data
+    text = f"Objective {escape(search.objective)}, solver {escape(search.backend)}, energy {_plain(search.energy, 4)}"
+    if search.greedy_energy is not None:
+        text += f" (greedy {_plain(search.greedy_energy, 4)})"
+    yield text + "."
+    if refine is not None:
+        yield (
+            f"Refinement: {_plain(refine.evaluations, 0)} evaluations, {refine.accepted} improvements, "
+            f"{_signed(refine.gain_db, 3)} dB on the selection images."
+        )
+    roles = (("calibration", data.calibration), ("selection", data.selection), ("report", data.report))
+    rows = ((name, str(split.images), f"`{split.sha256[:16]}`") for name, split in roles)
+    yield f"Images: {escape(data.source)}."
+    yield _table(("role", "images", "hash"), rows)
+
+
+def _reproduction(report: Report) -> Iterator[str]:
+    if report.command is not None:
+        yield code_block(report.command)
+    yield f"Seed {report.seed}; {', '.join(f'{escape(name)} {escape(version)}' for name, version in report.versions.items())}."
+    hashes = [(escape(report.checkpoint.file), f"`{_visible(report.checkpoint.sha256)}`")]
+    hashes += [(escape(name), f"`{_visible(facts.sha256)}`") for name, facts in report.files.items()]
+    yield _table(("file", "sha256"), hashes, numeric=False)
+    if report.timings_s:
+        yield "Seconds: " + ", ".join(f"{escape(name)} {_plain(value, 1)}" for name, value in report.timings_s.items()) + "."
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, numeric: bool = True) -> str:
+    """A Markdown table of cells that are Markdown already; all columns but the first are right-aligned where `numeric`."""
+    rule = ["---", *(["---:" if numeric else "---"] * (len(columns) - 1))]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (columns, rule, *rows))
+
+
+def _costs(report: Report) -> Iterator[tuple[str, CostPair]]:
+    yield "parameters", report.cost.params
+    yield "MACs per image", report.cost.macs
+    yield "ONNX file, bytes", report.cost.bytes
+
+
+def _cost_row(name: str, pair: CostPair) -> tuple[str, str, str, str]:
+    dense, slim = ("-" if value is None else f"{value:,}" for value in (pair.dense, pair.slim))
+    if not pair.dense or pair.slim is None:
+        return name, dense, slim, "-"
+    return name, dense, slim, f"{_signed(100 * (pair.slim - pair.dense) / pair.dense, 1)} %"
+
+
+def _metric_row(name: str, dense: float | None, slim: float | None, metric: MetricFacts) -> tuple[str, str, str, str]:
+    change = _change(dense, slim, _digits(metric))
+    return name, _value(dense, metric), _value(slim, metric), change if change == "-" else f"{change}{_unit(metric)}"
+
+
+def _metric_name(metric: MetricFacts) -> str:
+    return metric.name.upper()
+
+
+def _last_metric(metric: MetricFacts) -> float | None:
+    """The metric of the furthest stage that was reached."""
+    stages = (metric.artifact, metric.slim, metric.refined, metric.selected)
+    return next((value for value in stages if value is not None), None)
+
+
+def _digits(metric: MetricFacts) -> int:
+    return 2 if metric.unit == "dB" else 4
+
+
+def _unit(metric: MetricFacts) -> str:
+    return f" {metric.unit}" if metric.unit else ""
+
+
+def _value(value: float | None, metric: MetricFacts) -> str:
+    return _plain(value, _digits(metric), _unit(metric))
+
+
+def _change(before: float | None, after: float | None, digits: int) -> str:
+    return "-" if before is None or after is None else _signed(after - before, digits)
+
+
+def _speed(latency: LatencyFacts) -> str:
+    if latency.speedup is None:
+        return latency.verdict
+    if latency.verdict == "no difference shown":
+        return f"no difference in speed shown ({_interval(latency.ci95)})"
+    return f"{latency.speedup:.2f} times as fast ({_interval(latency.ci95)})"
+
+
+def _interval(interval: tuple[float | None, float | None]) -> str:
+    return " to ".join(_plain(end, 2) for end in interval)
+
+
+def _plain(value: float | None, digits: int, unit: str = "") -> str:
+    return "-" if value is None else f"{value:.{digits}f}{unit}"
+
+
+def _signed(value: float | None, digits: int) -> str:
+    """With its sign, and never "-0.00"."""
+    if value is None:
+        return "-"
+    rounded = round(value, digits)
+    return f"{rounded:+.{digits}f}" if rounded else f"{0:.{digits}f}"
+
+
+def _scientific(value: float | None) -> str:
+    return "not a number" if value is None else f"{value:.1e}"
+
+
+def _visible(text: str) -> str:
+    """Control, bidirectional and other invisible characters as their escapes."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def _begin_as_text(match: re.Match[str]) -> str:
+    """What would begin a list, a heading or a table, so that it does not."""
+    blank, mark = match.group(1), match.group(2)
+    return f"{blank}{mark[:-1]}&#{ord(mark[-1])};" if mark.isdecimal() else f"{blank}\\{mark}"

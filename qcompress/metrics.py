@@ -1,0 +1,95 @@
+"""How good a restored image is, per image, and what to differentiate to improve it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from qcompress.errors import DataError, UsageError
+
+__all__ = ["METRICS", "Metric", "metric", "psnr", "psnr_loss", "ssim", "ssim_loss"]
+
+_FLOOR = 1e-10  # mean squared error below which psnr_loss is flat: 100 dB
+_SSIM_WINDOW = 11
+
+
+def psnr(output: Tensor, clean: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio of each image in dB, (N,) float64, as SIDD defines it.
+
+    `output` and `clean` are (N, C, H, W) with the peak 1. The output is clamped to 0..1; all channels count jointly; nothing is
+    rounded or cropped at the borders. Equal images give infinity. Average the values, not the errors.
+    """
+    _check(output, clean)
+    error = (output.clamp(0, 1).double() - clean.double()).square().mean(dim=(1, 2, 3))
+    return -10 * torch.log10(error)
+
+
+def psnr_loss(output: Tensor, clean: Tensor) -> Tensor:
+    """Negative PSNR of each image in dB, (N,), differentiable: the output is not clamped, so that no gradient is lost."""
+    _check(output, clean)
+    return 10 * torch.log10((output - clean).square().mean(dim=(1, 2, 3)).clamp_min(_FLOOR))
+
+
+def ssim(output: Tensor, clean: Tensor) -> Tensor:
+    """Structural similarity of each image, (N,) float64 up to 1, the output clamped to 0..1 (Wang et al., 2004).
+
+    Gaussian window of 11 pixels with standard deviation 1.5, K1 = 0.01, K2 = 0.03, population variances; mean over the pixels
+    whose window lies inside the image, and over channels. Raises DataError for images of less than 11 pixels a side.
+    """
+    return _similarity(output.clamp(0, 1).double(), clean.double())
+
+
+def ssim_loss(output: Tensor, clean: Tensor) -> Tensor:
+    """Negative SSIM of each image, (N,), differentiable: the output is not clamped."""
+    return _similarity(output, clean).neg()
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A measure of images: `per_image(output, clean)` is (N,); `loss(output, clean)` too, differentiable and better if lower."""
+
+    name: str
+    unit: str
+    higher_is_better: bool
+    per_image: Callable[[Tensor, Tensor], Tensor]
+    loss: Callable[[Tensor, Tensor], Tensor]
+
+
+METRICS: dict[str, Metric] = {
+    "psnr": Metric("psnr", "dB", True, psnr, psnr_loss),
+    "ssim": Metric("ssim", "", True, ssim, ssim_loss),
+}
+"""Every metric that `--metric` takes. `loss` is in the metric's unit."""
+
+
+def metric(name: str) -> Metric:
+    """The metric called `name`. Raises UsageError for a name that is not in METRICS."""
+    if name not in METRICS:
+        raise UsageError(f"metric {name!r} is not known", f"choose one of {', '.join(METRICS)}")
+    return METRICS[name]
+
+
+def _similarity(output: Tensor, clean: Tensor) -> Tensor:
+    from torchmetrics.functional.image import (
+        structural_similarity_index_measure,
+    )  # takes seconds to import, SSIM is not always asked
+
+    _check(output, clean)
+    if min(output.shape[2:]) < _SSIM_WINDOW:
+        raise DataError(
+            f"images of {output.shape[3]}x{output.shape[2]} pixels, SSIM needs at least {_SSIM_WINDOW}x{_SSIM_WINDOW}",
+            "measure PSNR, or use larger images",
+        )
+    similarity = structural_similarity_index_measure(
+        output, clean, sigma=1.5, kernel_size=_SSIM_WINDOW, reduction="none", data_range=1.0, k1=0.01, k2=0.03
+    )
+    assert isinstance(similarity, Tensor)
+    return similarity.reshape(len(output))
+
+
+def _check(output: Tensor, clean: Tensor) -> None:
+    if output.shape != clean.shape or output.ndim != 4:
+        raise ValueError(f"output is {tuple(output.shape)}, clean {tuple(clean.shape)}; expected two equal (N, C, H, W) shapes")

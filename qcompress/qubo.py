@@ -1,0 +1,182 @@
+"""Scores as a quadratic problem: the hybrid QUBO and its rivals, one small dataclass each, one table."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcompress import seeds
+from qcompress.errors import UsageError
+from qcompress.problem import Problem
+from qcompress.scores import Scores
+
+__all__ = [
+    "OBJECTIVES",
+    "Fisher",
+    "Hybrid",
+    "L1Qubo",
+    "Magnitude",
+    "Objective",
+    "Problem",
+    "Random",
+    "Taylor",
+    "formulate",
+    "objective",
+]
+
+
+class Objective(Protocol):
+    """Turns scores into a problem. Coefficients are fields, so that every one of them can be set and reported."""
+
+    def problem(self, scores: Scores) -> Problem:
+        """The problem over `scores.space`; the same for the same scores."""
+
+
+@dataclass(frozen=True)
+class Hybrid:
+    """Importance plus redundancy inside groups (Orabi et al., arXiv 2604.05856).
+
+        Q_ii = beta_diag A_ii + alpha I_i^Taylor + alpha_fisher I_i^Fisher
+        Q_ij = 2 beta_off A_ij + similarity max(0, S_ij)                       i < j, inside a group
+        A_ij = a_i a_j,  a_i = mean |w| of unit i
+
+    Scales, chosen so that the coefficients compare: Taylor and Fisher are divided by their mean over all units; A, diagonal and
+    off-diagonal alike, by the mean of a_i^2, so that beta_diag = beta_off = b is still b (sum_i a_i x_i)^2 per group; max(0, S)
+    by the mean over all units of sum_{j != i} max(0, S_ij), so that similarity = 1 charges a unit, once all of its group is
+    gone, as much as its mean importance. The paper does not give its coefficients. These defaults are chosen: importance leads,
+    redundancy corrects it, and A, which is a poor guide without training, is off.
+    """
+
+    alpha: float = 1.0
+    alpha_fisher: float = 1.0
+    beta_diag: float = 0.0
+    beta_off: float = 0.0
+    similarity: float = 0.3
+
+    def problem(self, scores: Scores) -> Problem:
+        """Linear part and couplings as above."""
+        scale = _mean(scores.magnitude**2)
+        linear = (
+            self.beta_diag * scores.magnitude**2 / scale
+            + self.alpha * scores.taylor / _mean(scores.taylor)
+            + self.alpha_fisher * scores.fisher / _mean(scores.fisher)
+        )
+        alike = [_off_diagonal(np.maximum(s, 0)) for s in scores.similarity]
+        alike_scale = _mean(np.concatenate([np.zeros(0), *(s.sum(1) for s in alike)]))
+        couplings = []
+        for span, s in zip(scores.space.spans, alike, strict=True):
+            a = scores.magnitude[span]
+            pairs = 2 * self.beta_off * np.outer(a, a) / scale + self.similarity * s / alike_scale
+            couplings.append(_off_diagonal(pairs))
+        return Problem(scores.space, linear, tuple(couplings))
+
+
+@dataclass(frozen=True)
+class L1Qubo:
+    """Q = A: the squared sum of the pruned units' mean |w| per group (Wang et al., arXiv 2505.16332), a baseline."""
+
+    beta_diag: float = 1.0
+    beta_off: float = 1.0
+
+    def problem(self, scores: Scores) -> Problem:
+        """As `Hybrid` with importance and similarity off."""
+        return Hybrid(0.0, 0.0, self.beta_diag, self.beta_off, 0.0).problem(scores)
+
+
+@dataclass(frozen=True)
+class Taylor:
+    """The least mean |dL/dm_i| go: no couplings, so a count is met by sorting."""
+
+    def problem(self, scores: Scores) -> Problem:
+        """Taylor scores over their mean."""
+        return _separable(scores, scores.taylor / _mean(scores.taylor))
+
+
+@dataclass(frozen=True)
+class Fisher:
+    """The least mean (dL/dm_i)^2 go: no couplings."""
+
+    def problem(self, scores: Scores) -> Problem:
+        """Fisher scores over their mean."""
+        return _separable(scores, scores.fisher / _mean(scores.fisher))
+
+
+@dataclass(frozen=True)
+class Magnitude:
+    """The least mean |w| go: no couplings."""
+
+    def problem(self, scores: Scores) -> Problem:
+        """Magnitudes over their mean."""
+        return _separable(scores, scores.magnitude / _mean(scores.magnitude))
+
+
+@dataclass(frozen=True)
+class Random:
+    """Any may go: uniform random costs, the same for the same `seed`."""
+
+    seed: int = 0
+
+    def problem(self, scores: Scores) -> Problem:
+        """Independent of everything in `scores` but the space."""
+        return _separable(scores, seeds.stream(self.seed, "objective random").random(len(scores.space)))
+
+
+OBJECTIVES: Mapping[str, Callable[..., Objective]] = MappingProxyType(
+    {
+        "hybrid": Hybrid,
+        "l1-qubo": L1Qubo,
+        "taylor": Taylor,
+        "fisher": Fisher,
+        "magnitude": Magnitude,
+        "random": Random,
+    }
+)
+
+
+def objective(name: str, **coefficients: float) -> Objective:
+    """The objective called `name`, with some of its coefficients set.
+
+    Raises UsageError for an unknown name, a coefficient that the objective does not have, and one that is not finite.
+
+    >>> objective("hybrid", similarity=1.0).similarity
+    1.0
+    """
+    if name not in OBJECTIVES:
+        raise UsageError(f"objective {name!r} is unknown, expected one of {', '.join(OBJECTIVES)}")
+    known = [field.name for field in dataclasses.fields(OBJECTIVES[name])]  # type: ignore[arg-type]
+    for key, value in coefficients.items():
+        if key not in known:
+            raise UsageError(
+                f"objective {name} has no coefficient {key!r}, expected one of: {', '.join(known) or '(it has none)'}"
+            )
+        if not math.isfinite(value):
+            raise UsageError(f"objective {name}: {key} is {value}, expected a finite number")
+    return OBJECTIVES[name](**coefficients)
+
+
+def formulate(objective: Objective, scores: Scores) -> Problem:
+    """The problem that `objective` makes of `scores`."""
+    return objective.problem(scores)
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    """Mean to divide by; 1 for scores that are all zero, which then stay zero."""
+    return float(values.mean()) or 1.0 if values.size else 1.0
+
+
+def _off_diagonal(square: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Symmetric to the last bit, zero diagonal."""
+    symmetric = (square + square.T) / 2
+    np.fill_diagonal(symmetric, 0.0)
+    return symmetric
+
+
+def _separable(scores: Scores, linear: NDArray[np.float64]) -> Problem:
+    return Problem(scores.space, linear, tuple(np.zeros((size, size)) for size in scores.space.sizes))

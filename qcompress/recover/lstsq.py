@@ -1,0 +1,218 @@
+"""Least-squares repair: layer after layer is refitted to give the dense network's outputs from the slim network's inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from qcompress import seeds
+from qcompress.data.images import CalibrationCrops
+from qcompress.errors import UsageError
+from qcompress.frozen import evaluating, frozen
+from qcompress.groups import Cut, Groups
+from qcompress.progress import Advance
+from qcompress.recover.design import Affine, output_rows, places_of, rows, set_matrix, weight_matrix
+from qcompress.recover.ridge import NormalEquations
+
+__all__ = ["LayerFigures", "refit"]
+
+_UNCHANGED = 1e-6  # a relative residual below this is float32 rounding: the layer gives the dense outputs already
+_TARGET_BYTES = 2**28  # dense outputs kept at a time; more layers than fit take another dense pass
+
+
+@dataclass(frozen=True)
+class LayerFigures:
+    """How well a layer gives the dense network's outputs, on the crops held back.
+
+    `before` and `after` are the root mean square residual over the outputs' standard deviation, `after` with weights fitted to
+    the other crops; it equals `before` where that was no better and the old weights stay (`refitted` False).
+    """
+
+    layer: str
+    before: float
+    after: float
+    refitted: bool
+
+
+class _Enough(Exception):  # noqa: N818 - not an error: the forward pass has come far enough
+    pass
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Some crops, all to be fitted to or all held back."""
+
+    number: int
+    noisy: Tensor
+    held: bool
+
+
+@dataclass(frozen=True)
+class _Sampling:
+    """Which output places of a layer are looked at: the same in the dense and in the slim network."""
+
+    per_image: int
+
+    def places(self, layer: str, batch: int, call: int, total: int) -> Tensor:
+        """(P,) places among `total`, without repetition."""
+        if total <= self.per_image:
+            return torch.arange(total)
+        generator = torch.Generator().manual_seed(seeds.integer(0, f"recover/{layer}/{batch}/{call}"))
+        return torch.randperm(total, generator=generator)[: self.per_image]
+
+
+def refit(
+    dense: nn.Module,
+    slim: nn.Module,
+    groups: Groups,
+    cuts: Mapping[str, Cut],
+    crops: CalibrationCrops,
+    *,
+    ridge: float,
+    batch: int,
+    positions: int,
+    progress: Advance | None = None,
+) -> tuple[LayerFigures, ...]:
+    """Change the weights and biases of `slim` in place; layers that give the dense outputs already are left alone.
+
+    In order of execution, W of each layer minimises the mean squared distance to the dense network's outputs (before BatchNorm,
+    channels that are kept) plus ridge * (mean squared input) * |W - W_now|^2. A fit to four fifths of the crops has to hold on
+    the last fifth, or the old weights stay; then the weights taken are fitted to all of them. About `positions` output places are looked at per layer, spread over the
+    crops. `progress` is told the share done, 0..1. Raises UsageError for fewer than two crops.
+    """
+    if len(crops) < 2:
+        raise UsageError(f"least-squares repair got {len(crops)} calibration crop, expected at least 2", "give it more crops")
+    batches = _batches(crops, batch)
+    sampling = _Sampling(max(1, positions // len(crops)))
+    names = [layer.name for layer in groups.layers if isinstance(slim.get_submodule(layer.name), Affine)]
+    figures = []
+    with frozen(dense), evaluating(slim), torch.no_grad():
+        for block in _blocks(names, slim, positions):
+            targets = _dense_outputs(dense, block, cuts, batches, sampling)
+            for name in block:
+                figures.append(_refit_layer(slim, name, targets.pop(name), batches, sampling, ridge))
+                if progress:
+                    progress(len(figures) / len(names), name)
+    return tuple(figure for figure in figures if figure is not None)
+
+
+def _batches(crops: CalibrationCrops, size: int) -> list[_Batch]:
+    """The crops in batches; every fifth crop (of fewer than five: the last) is held back."""
+    every = min(5, len(crops))
+    held = torch.arange(len(crops)) % every == every - 1
+    parts = [(part, flag) for flag in (False, True) for part in torch.split(crops.noisy[held == flag], size)]
+    return [_Batch(number, part, flag) for number, (part, flag) in enumerate(parts)]
+
+
+def _blocks(names: Sequence[str], slim: nn.Module, positions: int) -> Iterator[list[str]]:
+    """`names` in runs whose dense outputs fit in memory together."""
+    block: list[str] = []
+    used = 0
+    for name in names:
+        need = 4 * positions * weight_matrix(_affine(slim, name))[:, 0].numel()
+        if block and used + need > _TARGET_BYTES:
+            yield block
+            block, used = [], 0
+        block.append(name)
+        used += need
+    if block:
+        yield block
+
+
+def _affine(model: nn.Module, name: str) -> Affine:
+    module = model.get_submodule(name)
+    assert isinstance(module, Affine)
+    return module
+
+
+@contextmanager
+def _after(model: nn.Module, names: Iterable[str], see: Callable[[str, Tensor, Tensor], None]) -> Iterator[None]:
+    """Inside the context, `see` is shown (layer, input, output) of every call of every one of `names`."""
+
+    def hook(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
+        return lambda _, args, output: see(name, args[0], output)
+
+    handles = [model.get_submodule(name).register_forward_hook(hook(name)) for name in names]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _dense_outputs(
+    dense: nn.Module, names: Sequence[str], cuts: Mapping[str, Cut], batches: Sequence[_Batch], sampling: _Sampling
+) -> dict[str, list[list[Tensor]]]:
+    """Per layer, batch and call: (rows, kept outputs) of the dense network at the sampled places."""
+    targets: dict[str, list[list[Tensor]]] = {name: [] for name in names}
+    kept = {name: cuts.get(name, Cut()).kept_out for name in names}
+
+    def see(name: str, _: Tensor, output: Tensor) -> None:
+        calls = targets[name][-1]
+        module = _affine(dense, name)
+        places = sampling.places(name, len(targets[name]) - 1, len(calls), places_of(module, output))
+        found = output_rows(module, output, places.to(output.device))
+        keep = kept[name]
+        calls.append(found if keep is None else found[:, list(keep)])
+
+    with _after(dense, names, see):
+        for part in batches:
+            for calls in targets.values():
+                calls.append([])
+            dense(part.noisy)
+    return targets
+
+
+def _equations(
+    slim: nn.Module, name: str, targets: list[list[Tensor]], batches: Sequence[_Batch], sampling: _Sampling
+) -> tuple[NormalEquations, NormalEquations]:
+    """The normal equations of one layer over the crops fitted to, and over those held back."""
+    fit, held = NormalEquations(), NormalEquations()
+    for part, wanted in zip(batches, targets, strict=True):
+        if wanted:
+            _collect(slim, name, part, wanted, sampling, held if part.held else fit)
+    return fit, held
+
+
+def _collect(
+    slim: nn.Module, name: str, part: _Batch, targets: list[Tensor], sampling: _Sampling, into: NormalEquations
+) -> None:
+    """Run `slim` on one batch up to the last call of the layer, and add its inputs and `targets` (one per call) to `into`."""
+    module = _affine(slim, name)
+    pending = iter(enumerate(targets))
+
+    def see(_: str, x: Tensor, output: Tensor) -> None:
+        call, y = next(pending)
+        places = sampling.places(name, part.number, call, places_of(module, output))
+        seen = rows(module, x, output, places.to(output.device))
+        into.add(seen, y.reshape(len(y), len(seen), -1).transpose(0, 1))
+        if call == len(targets) - 1:
+            raise _Enough
+
+    with _after(slim, (name,), see), suppress(_Enough):
+        slim(part.noisy)
+
+
+def _refit_layer(
+    slim: nn.Module, name: str, targets: list[list[Tensor]], batches: Sequence[_Batch], sampling: _Sampling, ridge: float
+) -> LayerFigures | None:
+    """Refit one layer in place; None where there is nothing to repair."""
+    fit, held = _equations(slim, name, targets, batches, sampling)
+    if not fit.count:
+        return None  # the network does not call this layer
+    module = _affine(slim, name)
+    old = weight_matrix(module)
+    spread = held.variance().sum().sqrt()
+    before = held.residual(old).sum().sqrt()
+    if before <= _UNCHANGED * spread:
+        return None
+    new = fit.solve(old, ridge)
+    after = held.residual(new).sum().sqrt()
+    better = bool(after < before)
+    if better:
+        set_matrix(module, fit.plus(held).solve(old, ridge))
+    return LayerFigures(name, float(before / spread), float(min(before, after) / spread), better)

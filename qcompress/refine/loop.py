@@ -1,0 +1,144 @@
+"""The refinement's loop: ask for candidates, screen them, measure the promising ones, tell; keep the best ever measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcompress import seeds
+from qcompress.errors import InputError, UsageError
+from qcompress.refine.contract import Energy, Evaluate, Measured, Proposing, RefineProgress, RefineResult
+from qcompress.refine.racing import Meter, Racing
+from qcompress.refine.screening import Screen, Screening
+from qcompress.refine.tensor_train import TensorTrain
+from qcompress.selection import Selection
+
+__all__ = ["refine"]
+
+_IDLE_ROUNDS = 20  # so many batches in a row without a new candidate end the search: the neighbourhood is used up
+
+
+def refine(
+    evaluate: Evaluate,
+    start: Selection,
+    *,
+    evaluations: int,
+    seed: int,
+    feasible: Callable[[Selection], bool] | None = None,
+    surrogate: Energy | None = None,
+    proposer: Proposing = TensorTrain(),
+    screening: Screening | None = Screening(),
+    racing: Racing | None = Racing(),
+    batch: int = 4,
+    progress: Callable[[RefineProgress], None] | None = None,
+) -> RefineResult:
+    """Improves `start` on the true metric with at most `evaluations` measurements on all images, its own included.
+
+    Every candidate has as many units pruned as the start and breaks no floor; `feasible` may forbid more. No candidate is
+    measured twice. The result is the best that was measured on every image, so never worse than the start there; it is chosen
+    on those images, so its gain on others is smaller. KeyboardInterrupt ends the search and returns the best so far. With 0
+    evaluations nothing is measured and the start comes back.
+
+    Raises UsageError for a negative number of evaluations or an empty evaluation set, InputError for a metric that is not finite.
+    """
+    if evaluations < 0:
+        raise UsageError(f"evaluations must be 0 or more, got {evaluations}")
+    if batch < 1:
+        raise UsageError(f"batch must be 1 or more, got {batch}")
+    if evaluations == 0:
+        return RefineResult(start, np.nan, np.nan, 0.0, 0.0, 0, 0, (), False)
+    if evaluate.images < 1:
+        raise UsageError("refinement needs at least 1 image, got 0", "give more images, or 0 evaluations")
+    run = _Run(evaluate, start, evaluations, racing, feasible, progress)
+    try:
+        measured = run.measure(start.x[None])
+        screen = Screen(screening, surrogate) if screening and (surrogate or screening.learn) else None
+        ideas = proposer.begin(start, screen.outlook if screen else None, seeds.stream(seed, "refine"))
+        idle = 0
+        while measured is not None or idle < _IDLE_ROUNDS:
+            if measured is not None:
+                idle = 0
+                if screen:
+                    screen.tell(measured)
+                ideas.tell(measured)
+            if not run.meter.affordable:
+                break
+            fresh = run.fresh(ideas.ask(batch * screen.factor if screen else batch))
+            if screen and len(fresh) > batch:
+                fresh = fresh[screen.best(fresh, batch)]
+            measured = run.measure(fresh[:batch])
+            idle += 1
+    except KeyboardInterrupt:
+        run.interrupted = True
+    return run.result()
+
+
+class _Run:
+    """What has been measured, what it cost and what was the best."""
+
+    def __init__(
+        self,
+        evaluate: Evaluate,
+        start: Selection,
+        evaluations: int,
+        racing: Racing | None,
+        feasible: Callable[[Selection], bool] | None,
+        progress: Callable[[RefineProgress], None] | None,
+    ) -> None:
+        self.meter = Meter(evaluate, evaluations, racing)
+        self.interrupted = False
+        self._start, self._budget, self._feasible, self._progress = start, evaluations, feasible, progress
+        self._known: set[bytes] = set()  # masks measured or found infeasible
+        self._best = start
+        self._value = np.nan
+        self._candidates = 0
+        self._history: list[tuple[float, float]] = []
+
+    def fresh(self, masks: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """The masks that are not known yet, each once; a mask that breaks the contract is a bug of the proposer."""
+        keys = [np.packbits(mask).tobytes() for mask in masks]
+        first = {key: place for place, key in reversed(list(enumerate(keys))) if key not in self._known}
+        return masks[sorted(first.values())]
+
+    def measure(self, masks: NDArray[np.bool_]) -> Measured | None:
+        """Measures those of the masks that are feasible and affordable; None if there is none."""
+        self._known.update(np.packbits(mask).tobytes() for mask in masks)
+        chosen = [Selection.of(self._start.space, mask) for mask in masks[: self.meter.affordable]]
+        assert all(len(selection) == len(self._start) for selection in chosen), "a proposer changed the count"
+        if self._feasible is not None and self._history:
+            chosen = [selection for selection in chosen if self._feasible(selection)]
+        if not chosen:
+            return None
+        measured, seen = self.meter.measure(chosen)
+        if not np.isfinite(measured.values).all():
+            raise InputError("the metric of a candidate is not finite", "look for images whose metric is infinite or nan")
+        self._candidates += len(chosen)
+        self._crown(chosen, measured, seen)
+        if self._progress:
+            self._progress(RefineProgress(self.meter.evaluations, self._budget, self._history[0][1], self._value))
+        return measured
+
+    def _crown(self, chosen: list[Selection], measured: Measured, seen: NDArray[np.float64]) -> None:
+        values = np.where(measured.whole, measured.values, -np.inf)
+        winner = int(values.argmax())
+        if not self._history or values[winner] > self._value:
+            self._best, self._value = chosen[winner], float(values[winner])
+            self.meter.leader = seen[winner]
+            self._history.append((self.meter.evaluations, self._value))
+
+    def result(self) -> RefineResult:
+        """What there is to show, whenever it is asked."""
+        start = self._history[0][1] if self._history else np.nan
+        return RefineResult(
+            selection=self._best,
+            start_value=start,
+            value=self._value,
+            gain_db=self._value - start if self._history else 0.0,
+            evaluations=self.meter.evaluations,
+            candidates=self._candidates,
+            accepted=max(0, len(self._history) - 1),
+            history=tuple(self._history),
+            interrupted=self.interrupted,
+        )

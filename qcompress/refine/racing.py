@@ -1,0 +1,94 @@
+"""Measuring candidates at a price: the budget is counted in images, and a race drops who is clearly behind."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcompress.refine.contract import Evaluate, Measured
+from qcompress.selection import Selection
+
+__all__ = ["Meter", "Racing"]
+
+
+@dataclass(frozen=True)
+class Racing:
+    """After each share in `stops` of the images a candidate goes on only if it may still beat the incumbent.
+
+    With m images seen it is dropped where its mean paired difference to the incumbent plus `patience` standard errors is
+    negative. A first stop needs `least` images; with fewer in all there is no race.
+    """
+
+    stops: tuple[float, ...] = (0.25, 0.5)
+    patience: float = 1.0
+    least: int = 3
+
+    def __post_init__(self) -> None:
+        if not all(0 < stop < 1 for stop in self.stops) or list(self.stops) != sorted(set(self.stops)):
+            raise ValueError(f"stops must be ascending shares between 0 and 1, got {self.stops}")
+
+    def parts(self, images: int) -> tuple[range, ...]:
+        """The images between one stop and the next."""
+        edges = sorted({max(self.least, round(stop * images)) for stop in self.stops} - {images})
+        edges = [0, *(edge for edge in edges if edge < images), images]
+        return tuple(range(first, last) for first, last in zip(edges, edges[1:], strict=False))
+
+    def survives(self, difference: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """(K,) whether each candidate goes on, from its (K, m) paired differences to the incumbent in dB."""
+        error = difference.std(axis=1, ddof=1) / np.sqrt(difference.shape[1])
+        survives: NDArray[np.bool_] = difference.mean(axis=1) + self.patience * error >= 0
+        return survives
+
+
+class Meter:
+    """Calls the evaluator and counts: never more than `evaluations` times all images."""
+
+    def __init__(self, evaluate: Evaluate, evaluations: int, racing: Racing | None) -> None:
+        self._evaluate = evaluate
+        self._images = evaluate.images
+        self._budget = evaluations * self._images
+        self._parts = racing.parts(self._images) if racing else (range(self._images),)
+        self._racing = racing
+        self._spent = 0
+        self.leader: NDArray[np.float64] | None = None  # (images,) what candidates race against: the incumbent's values
+
+    @property
+    def evaluations(self) -> float:
+        """What was spent, in units of all images."""
+        return self._spent / self._images
+
+    @property
+    def affordable(self) -> int:
+        """Number of candidates that can be measured on every image with what is left."""
+        return (self._budget - self._spent) // self._images
+
+    def measure(self, selections: Sequence[Selection]) -> tuple[Measured, NDArray[np.float64]]:
+        """What the candidates are worth, and (K, images) their values, nan where not seen. At most `affordable` of them."""
+        assert len(selections) <= self.affordable
+        seen = np.full((len(selections), self._images), np.nan)
+        alive = np.arange(len(selections))
+        for part in self._parts:
+            seen[alive, part.start : part.stop] = self._call([selections[k] for k in alive], part)
+            if self._racing and self.leader is not None and part.stop < self._images:
+                alive = alive[self._racing.survives(seen[alive, : part.stop] - self.leader[: part.stop])]
+            if not alive.size:
+                break
+        whole = np.zeros(len(selections), bool)
+        whole[alive] = True
+        return Measured(np.stack([s.x for s in selections]), self._worth(seen, whole), whole), seen
+
+    def _call(self, selections: Sequence[Selection], part: range) -> NDArray[np.float64]:
+        self._spent += len(selections) * len(part)  # before the call: an interrupted one has cost its time too
+        values = self._evaluate(selections, part)
+        assert values.shape == (len(selections), len(part)), f"the evaluator returned {values.shape}"
+        return values
+
+    def _worth(self, seen: NDArray[np.float64], whole: NDArray[np.bool_]) -> NDArray[np.float64]:
+        values = np.empty(len(seen))
+        values[whole] = seen[whole].mean(axis=1)
+        if self.leader is not None:
+            values[~whole] = self.leader.mean() + np.nanmean(seen[~whole] - self.leader, axis=1)
+        return values

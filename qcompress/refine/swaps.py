@@ -1,0 +1,48 @@
+"""Mutants of a mask: some pruned units come back, as many others go. The count never changes and no floor breaks."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcompress.refine.contract import Outlook
+from qcompress.selection import UnitSpace
+
+__all__ = ["flip_gains", "keeps_floors", "swapped"]
+
+
+def keeps_floors(space: UnitSpace, masks: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """(K,) which of the masks (K, n) leave every group its floor."""
+    keeps: NDArray[np.bool_] = (space.counts(masks) <= np.subtract(space.sizes, space.floors)).all(axis=1)
+    return keeps
+
+
+def swapped(
+    space: UnitSpace,
+    mask: NDArray[np.bool_],
+    swaps: NDArray[np.intp],
+    rng: np.random.Generator,
+    log_weights: NDArray[np.float64] | None = None,
+) -> NDArray[np.bool_]:
+    """(K', n) mutants of `mask` (n,), the k-th with `swaps[k]` units exchanged; those that break a floor are left out.
+
+    Units that come back and units that go are drawn without replacement in proportion to exp(`log_weights`) (n,).
+    """
+    masks = np.repeat(mask[None], len(swaps), axis=0)
+    keys = rng.gumbel(size=masks.shape) + (0 if log_weights is None else log_weights)
+    for side in (mask, ~mask):  # the largest perturbed weights are a draw without replacement (Gumbel top-k)
+        units = np.flatnonzero(side)
+        order = units[np.argsort(-keys[:, units], axis=1)]
+        most = min(int(swaps.max(initial=0)), order.shape[1])
+        exchanged = np.arange(most)[None] < swaps[:, None]
+        rows, places = np.nonzero(exchanged)
+        masks[rows, order[rows, places]] ^= True
+    same_count = masks.sum(axis=1) == mask.sum()  # a side may have fewer units than swaps
+    return masks[same_count & keeps_floors(space, masks)]
+
+
+def flip_gains(outlook: Outlook, mask: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """(n,) what the outlook gains by flipping each unit alone: its marginals at `mask`."""
+    flipped = np.repeat(mask[None], len(mask), axis=0) ^ np.eye(len(mask), dtype=bool)
+    values = outlook(np.concatenate((mask[None], flipped)))
+    return values[1:] - values[0]

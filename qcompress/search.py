@@ -1,0 +1,205 @@
+"""The capacity search: a selection of least energy that frees what the budget asks for.
+
+No penalty term. gamma, in energy per capacity, pays for every unit pruned; the problem at one gamma has no constraint, and its
+capacity grows with gamma. Only capacities on the convex hull are hit that way, so every sample of every gamma is kept, as
+points of the groups' profiles, and the profiles are recombined at the capacity wanted (Orabi et al., arXiv 2604.05856, for the
+search over gamma; the recombination is a multiple-choice knapsack).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcompress import seeds
+from qcompress.budgets import Budget
+from qcompress.errors import BackendError, UsageError
+from qcompress.problem import Problem
+from qcompress.search_allocation import allocate_cost, allocate_count, greedy_counts
+from qcompress.search_descent import descend
+from qcompress.search_profiles import Profile, greedy_profiles
+from qcompress.selection import Selection
+from qcompress.solvers.protocol import Solver
+
+__all__ = ["Probe", "SearchResult", "to_capacity"]
+
+Row = NDArray[np.bool_]
+
+
+class Probe(NamedTuple):
+    """The best answer at one gamma: its exact capacity and its energy (without gamma), floors kept."""
+
+    gamma: float
+    capacity: int
+    energy: float
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What was found.
+
+    energy          of `selection`, the problem's own
+    capacity        exact, of `selection`: the target of a count budget, at least the target of any other
+    trace           the gammas tried, in order; empty where no backend was needed (nothing to prune, or no couplings)
+    greedy_energy   the baseline: greedy pruning, then descent by swaps; `energy` is never above it
+    reads           samples that the backend drew
+    hit             whether one gamma alone gave the target exactly
+    """
+
+    selection: Selection
+    energy: float
+    capacity: int
+    trace: tuple[Probe, ...]
+    greedy_energy: float
+    reads: int
+    hit: bool
+
+
+def to_capacity(
+    problem: Problem, budget: Budget, solver: Solver, seed: int, *, reads: int = 16, rounds: int = 8
+) -> SearchResult:
+    """The selection of least energy found that frees the budget's target: exactly, for a count of units.
+
+    `solver` draws `reads` samples at each of `rounds` gammas, which start at greedy pruning's own. Without couplings a count is
+    met exactly and optimally by sorting, and no backend runs. The same arguments give the same result in every process, as
+    far as the backend keeps that.
+
+    Raises UsageError for reads or rounds below 1, BackendError if the backend fails.
+    """
+    for name, value in (("reads", reads), ("rounds", rounds)):
+        if value < 1:
+            raise UsageError(f"{name} is {value}, expected at least 1")
+    if budget.space != problem.space:
+        raise ValueError("the budget is of another space than the problem")
+    profiles = greedy_profiles(problem)
+    counts = greedy_counts(profiles, budget)
+    baseline = _finish(problem, budget, profiles, counts)
+    if budget.target == 0 or (budget.counts_units and problem.separable_linear):
+        return _result(problem, budget, baseline, baseline, (), 0)
+    trace: tuple[Probe, ...] = ()
+    drawn = 0
+    if not problem.separable_linear:
+        trace, drawn = _probe_gammas(problem, budget, solver, seed, profiles, counts, reads, rounds)
+    for profile in profiles:
+        profile.settle()
+    found = _finish(problem, budget, profiles, _allocate(budget, profiles, counts))
+    best = min(found, baseline, key=lambda x: float(problem.energy(x)))
+    return _result(problem, budget, best, baseline, trace, drawn)
+
+
+def _result(problem: Problem, budget: Budget, x: Row, baseline: Row, trace: tuple[Probe, ...], drawn: int) -> SearchResult:
+    capacity = int(budget.capacity(problem.space.counts(x)))
+    return SearchResult(
+        selection=Selection.of(problem.space, x),
+        energy=float(problem.energy(x)),
+        capacity=capacity,
+        trace=trace,
+        greedy_energy=float(problem.energy(baseline)),
+        reads=drawn,
+        hit=any(probe.capacity == budget.target for probe in trace) if trace else capacity == budget.target,
+    )
+
+
+def _allocate(budget: Budget, profiles: Sequence[Profile], greedy: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Counts per group: exact for a count; for a cost, the better of two descents, from old and new greedy counts."""
+    if budget.counts_units:
+        return allocate_count(profiles, budget.target)
+    starts = (greedy, greedy_counts(profiles, budget))
+    return min((allocate_cost(profiles, budget, start) for start in starts), key=lambda counts: _energy(profiles, counts))
+
+
+def _energy(profiles: Sequence[Profile], counts: NDArray[np.int64]) -> float:
+    return sum(float(profile.energies[k]) for profile, k in zip(profiles, counts.tolist(), strict=True))
+
+
+def _finish(problem: Problem, budget: Budget, profiles: Sequence[Profile], counts: NDArray[np.int64]) -> Row:
+    """(n,) the profiles' rows at `counts`, after descent by swaps that keep the capacity."""
+    if not budget.counts_units:
+        counts = allocate_cost(profiles, budget, counts)
+    rows = [profile.rows[k] for profile, k in zip(profiles, counts.tolist(), strict=True)]
+    return descend(problem, np.concatenate([np.zeros(0, bool), *rows]), across=budget.counts_units)
+
+
+def _probe_gammas(
+    problem: Problem,
+    budget: Budget,
+    solver: Solver,
+    seed: int,
+    profiles: Sequence[Profile],
+    counts: NDArray[np.int64],
+    reads: int,
+    rounds: int,
+) -> tuple[tuple[Probe, ...], int]:
+    """Bracket, then bisect on gamma; every sample goes into the profiles. Returns the trace and the number of samples.
+
+    Weights are the marginal capacities at the greedy `counts`: near the target, gamma then means energy per exact capacity.
+    """
+    per_group = np.maximum(budget.marginals(counts), 1e-9)
+    weights = np.repeat(per_group, problem.space.sizes)
+    gamma, step = _greedy_gamma(profiles, counts, per_group)
+    low, high = -np.inf, np.inf
+    trace: list[Probe] = []
+    drawn = 0
+    for number in range(rounds):
+        samples = _draw(problem, solver, gamma, weights, reads, seeds.integer(seed, f"search probe {number}"))
+        drawn += len(samples)
+        probe = _take(problem, budget, profiles, gamma, per_group, samples)
+        trace.append(probe)
+        # At a hit either side may be searched on: more samples near the target are what the profiles gain from.
+        short = probe.capacity < budget.target or (probe.capacity == budget.target and number % 2 == 0)
+        low, high = (gamma, high) if short else (low, gamma)
+        if np.isinf(low) or np.isinf(high):
+            gamma, step = gamma + (step if short else -step), 2 * step
+        else:
+            gamma = (low + high) / 2
+    return tuple(trace), drawn
+
+
+def _greedy_gamma(
+    profiles: Sequence[Profile], counts: NDArray[np.int64], per_group: NDArray[np.float64]
+) -> tuple[float, float]:
+    """Energy per capacity between the last units that greedy pruned and the next it would; and a first step, > 0."""
+    pairs = list(zip(profiles, counts.tolist(), per_group.tolist(), strict=True))
+    last = [float(p.energies[k] - p.energies[k - 1]) / w for p, k, w in pairs if k > 0]
+    after = [float(p.energies[k + 1] - p.energies[k]) / w for p, k, w in pairs if k < p.most]
+    ends = (*((max(last),) if last else ()), *((min(after),) if after else ()))
+    gamma = sum(ends) / len(ends)
+    spread = max((abs(value - gamma) for value in (*last, *after)), default=0.0)
+    return gamma, max(0.05 * abs(gamma), 0.1 * spread) or 1.0
+
+
+def _draw(problem: Problem, solver: Solver, gamma: float, weights: NDArray[np.float64], reads: int, seed: int) -> Row:
+    """(K, n) samples at gamma, in the order of the space."""
+    found = solver(problem.to_bqm(gamma, weights), reads=reads, seed=seed)
+    place = {variable: number for number, variable in enumerate(found.variables)}
+    missing = [unit for unit in problem.space.units if unit not in place]
+    if missing or not len(found):
+        raise BackendError(f"the backend returned {len(found)} samples without {len(missing)} units, expected all in each")
+    return np.asarray(found.record.sample[:, [place[unit] for unit in problem.space.units]] > 0)
+
+
+def _take(
+    problem: Problem,
+    budget: Budget,
+    profiles: Sequence[Profile],
+    gamma: float,
+    per_group: NDArray[np.float64],
+    samples: Row,
+) -> Probe:
+    """Samples (K, n) into the profiles, after descent by swaps; the best of each group as they came make the probe."""
+    counts = []
+    energy = 0.0
+    for span, profile, weight in zip(problem.space.spans, profiles, per_group.tolist(), strict=True):
+        rows = profile.within_floor(np.unique(samples[:, span], axis=0))
+        energies = profile.energy(rows)
+        best = int((energies - gamma * weight * rows.sum(1)).argmin())
+        counts.append(int(rows[best].sum()))
+        energy += float(energies[best])
+        if profile.coupled:
+            profile.offer(rows)
+            profile.offer(profile.descend(rows))
+    return Probe(gamma, int(budget.capacity(counts)), energy)

@@ -1,0 +1,56 @@
+"""All states of small connected parts: the exact answer, and the oracle for the other backends."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcompress.errors import BackendError
+from qcompress.solvers.components import solve_blocks
+
+if TYPE_CHECKING:
+    from dimod import BinaryQuadraticModel, SampleSet
+
+__all__ = ["Enumeration"]
+
+
+@dataclass(frozen=True)
+class Enumeration:
+    """Enumerates every connected part of at most `largest` variables."""
+
+    largest: int = 20
+
+    def __call__(self, bqm: BinaryQuadraticModel, *, reads: int, seed: int) -> SampleSet:
+        """`reads` samples; sample r has the r-th lowest state of every part, so the first is a global optimum.
+
+        The seed has no effect. A part of fewer states than reads repeats its lowest.
+
+        Raises BackendError for a connected part of more than `largest` variables; the message names its size.
+        """
+
+        def solve(linear: NDArray[np.float64], couplings: NDArray[np.float64], seed: int) -> NDArray[np.int8]:
+            if len(linear) > self.largest:
+                raise BackendError(
+                    f"backend exact: a connected part has {len(linear)} variables, at most {self.largest} can be enumerated",
+                    hint="--backend neal takes any size",
+                )
+            energies = _energies(linear, couplings)
+            lowest = np.argsort(energies, kind="stable")[:reads]
+            states = np.concatenate((lowest, np.full(reads - len(lowest), lowest[0])))
+            return (states[:, None] >> np.arange(len(linear)) & 1).astype(np.int8)
+
+        return solve_blocks(bqm, solve, reads=reads, seed=seed)
+
+
+def _energies(linear: NDArray[np.float64], couplings: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(2**m,) energies; bit i of the place is variable i. Each variable doubles the table of those before it."""
+    energies = np.zeros(1)
+    for variable, cost in enumerate(linear.tolist()):
+        field = np.full(1, cost)
+        for pull in couplings[variable, :variable].tolist():
+            field = np.concatenate((field, field + pull))
+        energies = np.concatenate((energies, energies + field))
+    return energies
