@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -34,6 +34,7 @@ __all__ = [
     "Size",
     "TrustPickle",
     "parse_arch_args",
+    "parse_coefficients",
 ]
 
 
@@ -107,3 +108,19 @@ def parse_arch_args(text: str | None) -> Mapping[str, Any] | None:
     if not isinstance(value, dict):
         raise UsageError(f"--arch-args must be a JSON object, got {type(value).__name__}", """for example '{"width": 32}'""")
     return value
+
+
+def parse_coefficients(pairs: Sequence[str]) -> dict[str, float]:
+    """The values of --coefficient NAME=VALUE as a mapping.
+
+    >>> parse_coefficients(["alpha=2", "similarity=0.5"])
+    {'alpha': 2.0, 'similarity': 0.5}
+    """
+    found = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        try:
+            found[name.strip().replace("-", "_")] = float(value)
+        except ValueError:
+            raise UsageError(f"--coefficient {pair!r}: expected NAME=NUMBER", "for example --coefficient similarity=0.5") from None
+    return found

@@ -51,7 +51,7 @@ def prune(
     """
     from qcompress import settings as s
     from qcompress.pipeline import prune as run
-    from qcompress.qubo import objective_from
+    from qcompress.qubo import objective as named_objective
 
     settings = s.Settings(
         sparsity=sparsity,
@@ -63,7 +63,7 @@ def prune(
         checkpoint=s.CheckpointOptions(arch, options.parse_arch_args(arch_args), trust_pickle),
         data=s.DataOptions(data, noise),
         search=s.SearchOptions(
-            objective_from(objective, coefficient or [], seed), backend, ignore=tuple(ignore or ()), floor=floor
+            named_objective(objective, **options.parse_coefficients(coefficient or ())), backend, ignore=tuple(ignore or ()), floor=floor
         ),
         refine=s.RefineOptions(refine_evals),
         export=s.ExportOptions(opset, dynamic),

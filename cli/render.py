@@ -7,6 +7,8 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
@@ -15,6 +17,9 @@ from rich.table import Table
 
 from qcompress.errors import QCompressError
 from qcompress.progress import SILENT, Advance, Observer
+
+if TYPE_CHECKING:
+    from qcompress.reports import Report
 
 __all__ = ["Terminal", "observer", "print_json", "print_line", "print_table", "show_error", "show_report"]
 
@@ -96,3 +101,18 @@ class Terminal:
 def print_line(text: str) -> None:
     """One line on stdout."""
     Console(highlight=False).print(escape(text), soft_wrap=True)
+
+
+def show_report(report: Report, folder: Path, *, as_json: bool) -> None:
+    """The outcome of a run on stdout: the whole report as JSON, or the verdict, a table and where the files are."""
+    from qcompress.markdown import headline, summary_rows
+    from qcompress.reports import to_json
+
+    if as_json:
+        sys.stdout.write(to_json(report))
+        return
+    print_line(headline(report))
+    print_table("", ("", "dense", "slim", "change"), summary_rows(report))
+    for note in (*report.notes, *(f"missed: {reason}" for reason in report.reasons)):
+        print_line(note)
+    print_line(f"written to {folder}: {', '.join([*report.files, 'report.json', 'report.md'])}")

@@ -32,16 +32,16 @@ class Original:
 
 
 ORIGINALS = (
-    Original("astronaut", "astronaut.png", 1, ((110, 0), (0, 256), (256, 200))),
+    Original("astronaut", "astronaut.png", 1, ((110, 0), (0, 256), (256, 200), (256, 0))),
     Original("brick", "brick.png", 2, ((0, 0),)),
     Original("camera", "camera.png", 1, ((150, 30), (160, 256))),
     Original("chelsea", "chelsea.png", 1, ((0, 20), (195, 40))),
     Original("coffee", "coffee.png", 1, ((60, 60), (316, 110))),
-    Original("dandelion", "", 5, ((160, 50), (350, 200), (806, 90))),
-    Original("grass", "grass.png", 1, ((128, 128),)),
-    Original("gravel", "gravel.png", 1, ((128, 128),)),
-    Original("hubble", "hubble_deep_field.jpg", 2, ((230, 20),)),
-    Original("retina", "retina.jpg", 4, ((20, 40),)),
+    Original("dandelion", "", 5, ((160, 50), (350, 200), (806, 90), (500, 140))),
+    Original("grass", "grass.png", 1, ((0, 0), (256, 256))),
+    Original("gravel", "gravel.png", 1, ((0, 0), (256, 256))),
+    Original("hubble", "hubble_deep_field.jpg", 2, ((230, 20), (0, 180))),
+    Original("retina", "retina.jpg", 2.5, ((20, 170), (276, 100))),
     Original("rocket", "rocket.jpg", 1.6, ((140, 11),)),
 )
 

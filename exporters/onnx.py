@@ -17,6 +17,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from qcompress import seeds
 from qcompress.errors import ExportError, InputError
 from qcompress.exporters.base import Artifact
 from qcompress.exporters.runtime import STRIDE_KEY, find_stride, first_line, open_bytes
@@ -50,7 +51,7 @@ def export_onnx(
     for axes in _rungs(dynamic, stride, example):
         try:
             data = _convert(network, example, axes, opset, _all_metadata(metadata, axes, stride))
-            _compare(network, data, (example, _other_size(example, axes, stride)))
+            _compare(network, data, _shapes(example, axes, stride))
         except (_RungError, InputError) as error:
             reasons.append(f"{_named(axes)}: {error}")
             continue
@@ -78,7 +79,7 @@ def _torch_stride(network: nn.Module, example: Tensor) -> int | None:
     def accepts(height: int, width: int) -> bool:
         try:
             with torch.inference_mode():
-                network(_tiled(example, (1, height, width)))
+                network(_content((1, example.shape[1], height, width)))
         except Exception:  # a network may refuse a size with any exception
             return False
         return True
@@ -86,17 +87,19 @@ def _torch_stride(network: nn.Module, example: Tensor) -> int | None:
     return find_stride(accepts, example.shape[2], example.shape[3])
 
 
-def _tiled(example: Tensor, size: tuple[int, int, int]) -> Tensor:
-    """`example` repeated and cropped to (batch, height, width): another size of the same content."""
-    counts = [-(-want // have) for want, have in zip(size, (example.shape[0], *example.shape[2:]), strict=True)]
-    return example.repeat(counts[0], 1, counts[1], counts[2])[: size[0], :, : size[1], : size[2]].contiguous()
+def _content(shape: tuple[int, ...]) -> Tensor:
+    """An input of `shape` in 0..1 to compare on, always the same; an example's own may be all zeros, which shows little."""
+    return torch.from_numpy(seeds.stream(0, "export check").random(shape, np.float32))
 
 
-def _other_size(example: Tensor, axes: tuple[int, ...], stride: int | None) -> Tensor:
-    """An input that differs from `example` along every dynamic axis."""
+def _shapes(example: Tensor, axes: tuple[int, ...], stride: int | None) -> Iterator[tuple[int, ...]]:
+    """The shape of `example`, and one that differs from it along every dynamic axis."""
+    shape = tuple(example.shape)
+    yield shape
     if 2 in axes and stride is not None:
-        return _tiled(example, (example.shape[0] + 1, example.shape[2] + stride, example.shape[3] + 2 * stride))
-    return torch.cat([example, example[:1]]) if 0 in axes else example
+        yield (shape[0] + 1, shape[1], shape[2] + stride, shape[3] + 2 * stride)
+    elif 0 in axes:
+        yield (shape[0] + 1, *shape[1:])
 
 
 def _convert(network: nn.Module, example: Tensor, axes: tuple[int, ...], opset: int, metadata: Mapping[str, str]) -> bytes:
@@ -156,15 +159,15 @@ def _strip(message: Any) -> None:
                 _strip(item)
 
 
-def _compare(network: nn.Module, data: bytes, examples: Iterable[Tensor]) -> None:
+def _compare(network: nn.Module, data: bytes, shapes: Iterable[tuple[int, ...]]) -> None:
     """Raises where onnxruntime and torch disagree: wrong exports are a known kind of failure."""
     written = open_bytes(data, "the exported network")
-    for example in examples:
+    for given in map(_content, shapes):
         with torch.inference_mode():
-            output = network(example.clone())  # some networks begin with an operation in place
+            output = network(given.clone())  # some networks begin with an operation in place
         if not isinstance(output, Tensor):
             raise ExportError(f"the network returns a {type(output).__name__}, expected one tensor")
-        expected, got = output.numpy(), written(example.numpy())
+        expected, got = output.numpy(), written(given.numpy())
         if got.shape != expected.shape:
             raise _RungError(f"the written network returns {got.shape} where torch returns {expected.shape}")
         difference = float(np.abs(got - expected).max(initial=0.0))

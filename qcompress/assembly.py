@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import platform
 import shlex
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from qcompress.groups import Groups
 from qcompress.latency import Latency
 from qcompress.markdown import to_markdown
 from qcompress.plans import Plan
+from qcompress.qubo import OBJECTIVES, name_of
 from qcompress.recover.choice import Recovered
 from qcompress.reports import (
     CheckpointFacts,
@@ -138,7 +140,7 @@ def command(checkpoint: Checkpoint, settings: Settings) -> str:
     words = ["qcompress", "prune", str(checkpoint.path), "--sparsity", f"{settings.sparsity:g}"]
     values = {
         "--budget": (settings.budget, default.budget),
-        "--objective": (search.objective.name, default.search.objective.name),
+        "--objective": (name_of(search.objective), name_of(default.search.objective)),
         "--backend": (search.backend, default.search.backend),
         "--data": (data.source, None),
         "--noise": (data.noise, None),
@@ -153,6 +155,11 @@ def command(checkpoint: Checkpoint, settings: Settings) -> str:
     for option, (value, usual) in values.items():
         if value != usual:
             words += [option, str(value)]
+    usual_objective = OBJECTIVES[name_of(search.objective)]() if name_of(search.objective) in OBJECTIVES else None
+    for field in dataclasses.fields(search.objective) if dataclasses.is_dataclass(search.objective) else ():
+        value = getattr(search.objective, field.name)
+        if value != getattr(usual_objective, field.name, None):
+            words += ["--coefficient", f"{field.name}={value:g}"]
     for pattern in search.ignore:
         words += ["--ignore", pattern]
     return shlex.join(words)
@@ -208,7 +215,7 @@ def _search_facts(settings: Settings, choice: Choice) -> SearchFacts:
     found = choice.search
     return SearchFacts(
         backend=settings.search.backend if found else "plan",
-        objective=str(settings.search.objective) if found else "plan",
+        objective=repr(settings.search.objective) if found else "plan",
         energy=found.energy if found else None,
         greedy_energy=found.greedy_energy if found else None,
         trace=tuple(probe._asdict() for probe in found.trace) if found else (),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.resources
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from qcompress import factories
 from qcompress.architectures import ARCHITECTURES, construct, recognise
 from qcompress.architectures.matching import compare, shapes_of
-from qcompress.errors import ArchitectureError, CheckpointError
+from qcompress.errors import ArchitectureError, CheckpointError, UsageError
 from qcompress.weights import prefixes_removed, read_weights
 
 __all__ = ["Checkpoint", "load", "reference_path"]
@@ -37,6 +38,18 @@ class Checkpoint:
     model: nn.Module
     channels: int
     stride: int
+
+    def example_shape(self, size: int) -> tuple[int, int, int, int]:
+        """Shape of one square input of `size` pixels a side, rounded up to a multiple of the stride.
+
+        Raises:
+            UsageError: `size` is below 1.
+
+        """
+        if size < 1:
+            raise UsageError(f"the input size must be at least 1 pixel, got {size}")
+        side = -(-size // self.stride) * self.stride
+        return (1, self.channels, side, side)
 
 
 def reference_path() -> Path:
@@ -73,8 +86,10 @@ def load(
     Raises:
         CheckpointError: the file cannot be used, or is not safe to load.
         ArchitectureError: the network is not recognised, cannot be built, or has other parameters than the file.
+        UsageError: `arch_args` cannot be written as JSON (a plan records them).
 
     """
+    given = _plain(arch_args or {})
     path = Path(path)
     if str(path) == "reference" and not path.exists():
         path = reference_path()
@@ -84,15 +99,22 @@ def load(
     if isinstance(content, nn.Module) and arch is not None:
         content = content.state_dict()
     architecture, arguments, model = (
-        ("pickle", {}, _whole(path, content))
-        if isinstance(content, nn.Module)
-        else _network(path, content, arch, dict(arch_args or {}))
+        ("pickle", {}, _whole(path, content)) if isinstance(content, nn.Module) else _network(path, content, arch, given)
     )
     model.eval()
     for parameter in model.parameters():
         parameter.requires_grad_(parameter.is_floating_point())
     channels, stride = factories.probe_input(model)
     return Checkpoint(path, weights.sha256, architecture, arguments, model, channels, stride)
+
+
+def _plain(arguments: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """`arguments` as they come back from a plan: tuples are lists."""
+    try:
+        plain: dict[str, JsonValue] = json.loads(json.dumps(dict(arguments), allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"arch_args must be plain JSON values: {error}", "make the rest inside the factory") from error
+    return plain
 
 
 def _whole(path: Path, module: nn.Module) -> nn.Module:

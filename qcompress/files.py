@@ -11,7 +11,7 @@ from pathlib import Path
 
 from qcompress.errors import OutputError
 
-__all__ = ["write_aside", "write_bytes", "write_text"]
+__all__ = ["output_error", "write_aside", "write_bytes", "write_text"]
 
 _CAUSES = {
     errno.EACCES: ("no permission to write there", "choose another folder with --out, or change its permissions"),
@@ -27,7 +27,8 @@ _CAUSES = {
 }
 
 
-def _output_error(path: Path, error: OSError) -> OutputError:
+def output_error(path: Path, error: OSError) -> OutputError:
+    """What the failure to write `path` means for the user, and what to do."""
     cause, hint = _CAUSES.get(error.errno or 0, (error.strerror or type(error).__name__, "choose another folder with --out"))
     return OutputError(f"cannot write {path}: {cause}", hint)
 
@@ -72,7 +73,7 @@ def write_aside(path: str | Path) -> Iterator[Path]:
     except OutputError:
         raise
     except OSError as error:
-        raise _output_error(path, error) from error
+        raise output_error(path, error) from error
     finally:
         if aside is not None:
             aside.unlink(missing_ok=True)

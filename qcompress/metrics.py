@@ -49,7 +49,7 @@ def ssim_loss(output: Tensor, clean: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Metric:
-    """A measure of images: `per_image(output, clean)` is (N,); `loss(output, clean)` too, differentiable and better if lower."""
+    """A measure of images: `per_image(output, clean)` is (N,), `loss` of the same too, differentiable, lower is better."""
 
     name: str
     unit: str

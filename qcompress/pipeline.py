@@ -15,7 +15,7 @@ from qcompress.budgets import Budget, budget
 from qcompress.checkpoints import Checkpoint
 from qcompress.data import noise, splits
 from qcompress.data.images import CalibrationCrops, SelectionCrops, Splits
-from qcompress.errors import ExportError
+from qcompress.errors import ExportError, UsageError
 from qcompress.exporters import EXPORTERS, Artifact
 from qcompress.groups import Groups
 from qcompress.metrics import Metric, metric
@@ -23,7 +23,7 @@ from qcompress.output import claim, staging
 from qcompress.plans import Plan
 from qcompress.progress import SILENT, Observer, Stopwatch
 from qcompress.recover.choice import recover_best
-from qcompress.refine import refine
+from qcompress.refine.loop import refine
 from qcompress.refine.contract import RefineProgress, RefineResult
 from qcompress.refine.objective import SlicedMetric
 from qcompress.reports import Report
@@ -113,7 +113,7 @@ def prune(
         choice.refined,
         budget=settings.budget,
         sparsity=settings.sparsity,
-        objective=qubo.describe(search.objective),
+        objective=qubo.name_of(search.objective),
         backend=search.backend,
         seed=settings.seed,
     )
@@ -156,7 +156,7 @@ def prepare(path: Path, settings: Settings, observer: Observer, *, size: int | N
     """Loads the checkpoint, traces it at the latency input's size (or `size`), reads the images."""
     watch = Stopwatch(observer)
     options, source = settings.checkpoint, settings.data
-    torch.empty(0, device=checkpoints.device(settings.device))
+    _check_device(settings.device)
     with watch.stage("checkpoint"):
         checkpoint = checkpoints.load(
             path, arch=options.arch, arch_args=options.arch_args, trust_pickle=options.trust_pickle
@@ -180,6 +180,14 @@ def prepare(path: Path, settings: Settings, observer: Observer, *, size: int | N
     observer.say(f"images: {images.source}")
     model = checkpoint.model.to(settings.device)
     return Job(settings, checkpoint, model, groups, images, metric(settings.metric), watch)
+
+
+def _check_device(name: str) -> None:
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0].split(":")[0]
+        raise UsageError(f"device {name!r} cannot be used: {reason}", "--device cpu works everywhere") from error
 
 
 def _budget_of(groups: Groups, settings: Settings) -> Budget:

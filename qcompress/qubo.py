@@ -28,6 +28,7 @@ __all__ = [
     "Random",
     "Taylor",
     "formulate",
+    "name_of",
     "objective",
 ]
 
@@ -159,6 +160,15 @@ def objective(name: str, **coefficients: float) -> Objective:
         if not math.isfinite(value):
             raise UsageError(f"objective {name}: {key} is {value}, expected a finite number")
     return OBJECTIVES[name](**coefficients)
+
+
+def name_of(objective: Objective) -> str:
+    """The name in `OBJECTIVES`, or the class's own for an objective from elsewhere.
+
+    >>> name_of(Hybrid(similarity=1.0))
+    'hybrid'
+    """
+    return next((name for name, kind in OBJECTIVES.items() if kind is type(objective)), type(objective).__name__)
 
 
 def formulate(objective: Objective, scores: Scores) -> Problem:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import safetensors.torch
@@ -25,7 +26,7 @@ _WEIGHTS, _PLAN = "model.safetensors", "plan.json"
 def source_of(checkpoint: Checkpoint) -> Source:
     """What a plan records of its checkpoint."""
     return Source(
-        file=checkpoint.path.name,
+        file=re.sub(r"[/\\\x00-\x1f\x7f]", "_", checkpoint.path.name)[:255],
         sha256=checkpoint.sha256,
         architecture=checkpoint.architecture,
         arguments=checkpoint.arguments,

@@ -19,7 +19,7 @@ from qcompress.exporters.runtime import STRIDE_KEY, Network, find_stride, open_o
 from qcompress.frozen import frozen
 from qcompress.metrics import psnr, ssim
 
-__all__ = ["PARITY_GATE", "Parity", "Quality", "Verification", "verify", "verify_onnx"]
+__all__ = ["PARITY_GATE", "Parity", "Quality", "Verification", "measure", "verify", "verify_onnx"]
 
 PARITY_GATE = 1e-5  # of the output's largest absolute value, float32
 _PROBE = 64  # side of the images that find out a file's stride: a multiple of every stride looked for
@@ -92,6 +92,12 @@ def verify_onnx(artifact: Path, report: ReportImages, *, reference: nn.Module | 
     if isinstance(reference, Path):
         other = open_onnx(reference)
     return _verification(open_onnx(artifact), artifact, report, slim=None, dense=other)
+
+
+def measure(model: nn.Module, report: ReportImages) -> Quality:
+    """Quality of a module on `report`, run where its parameters are."""
+    predict = _module(model)
+    return _quality([predict(pair.noisy[None]) for pair in report.pairs], report.pairs, "the network")
 
 
 def _verification(
@@ -172,7 +178,7 @@ def _fitting(report: ReportImages, network: Network) -> tuple[tuple[Pair, ...], 
     if not changed:
         return pairs, ()
     what = f"multiples of {stride}" if height is None or width is None else f"{width}x{height}, all that the file takes"
-    return pairs, (f"{changed} of {len(pairs)} images were cropped or repeated, about the centre, to {what}",)
+    return pairs, (f"images cropped or repeated about their centre to {what}: {changed} of {len(pairs)}",)
 
 
 def _stride(network: Network, channels: int) -> int:

@@ -245,7 +245,7 @@ def _clean(path: Path, state: Mapping[Any, object]) -> dict[str, Tensor]:
     unprintable = next((name for name in tensors if not name.isprintable()), None)
     if unprintable is not None:
         raise CheckpointError(f"{path}: holds a parameter called {ascii(unprintable)[:80]}", "rename it: names are printable")
-    _check_not_quantized(path, tensors)
+    _check_not_quantized(path, state)
     for name, tensor in tensors.items():
         _check_layout(path, name, tensor)
     cleaned = {name: _own(tensor) for name, tensor in tensors.items()}
@@ -261,7 +261,8 @@ def _own(tensor: Tensor) -> Tensor:
 def _check_not_quantized(path: Path, state: Mapping[Any, object]) -> None:
     for name, value in state.items():
         if "_packed_params" in str(name) or (isinstance(value, Tensor) and _is_quantized(str(name), value)):
-            raise CheckpointError(f"{path}: {name} is quantised", "give the floating-point checkpoint that it was made from")
+            shown = ascii(str(name))[1:-1]
+            raise CheckpointError(f"{path}: {shown} is quantised", "give the floating-point checkpoint that it was made from")
 
 
 def _is_quantized(name: str, tensor: Tensor) -> bool:

@@ -6,7 +6,7 @@ import pickle
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import safetensors.torch
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from qcompress import checkpoints
 from qcompress.architectures.dncnn import build_dncnn
 from qcompress.architectures.half_unet import HalfUNet
-from qcompress.errors import ArchitectureError, CheckpointError, QCompressError
+from qcompress.errors import ArchitectureError, CheckpointError, QCompressError, UsageError
 
 MODEL = build_dncnn(channels=1, depth=4, width=3, batchnorm=True)
 GENERATOR = torch.Generator().manual_seed(0)
@@ -300,6 +300,13 @@ def test_factories_that_do_not_work(
     with pytest.raises(ArchitectureError, match=says) as caught:
         checkpoints.load("plain.pt", arch=arch, arch_args=arguments)
     assert "\n" not in caught.value.message
+
+
+def test_arguments_are_plain_values(tmp_path: Path) -> None:
+    (tmp_path / "a.pt").write_bytes(ZIP)
+    for value in (float("nan"), torch.float32):
+        with pytest.raises(UsageError, match="plain JSON values"):
+            checkpoints.load(tmp_path / "a.pt", arch="dncnn", arch_args={"epsilon": cast("float", value)})
 
 
 def test_reference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -105,6 +105,11 @@ def test_biases_that_repair_added_come_back(tmp_path: Path, dncnn: Checkpoint) -
     assert again.get_submodule("dncnn.0").bias is None
 
 
+def test_a_file_of_any_name_can_be_recorded(tmp_path: Path) -> None:
+    checkpoint = checkpoints.load(saved(build_unet(widths=[4, 6]), tmp_path / "a\\b\n.pt"))
+    assert slim_folder.source_of(checkpoint).file == "a_b_.pt"
+
+
 def test_another_checkpoint_is_refused(tmp_path: Path, dncnn: Checkpoint, unet: Checkpoint) -> None:
     with pytest.raises(PlanError, match=r"the plan is for dncnn\.pt .*, got unet\.pt"):
         slim_folder.apply(plan_of(dncnn, DNCNN_CUTS), unet)

@@ -129,7 +129,7 @@ def test_the_argument_keeps_its_tensors_and_flags_are_handed_on() -> None:
 
 
 def test_attributes_follow_the_tensors() -> None:
-    model, x, groups, _ = traced("half-unet-ghost")
+    model, _, groups, _ = traced("half-unet-ghost")
     slimmed = slim(model, groups.cuts(most(groups)))
     depthwise = slimmed.get_submodule("enc.0.0.cheap.0")
     assert isinstance(depthwise, nn.Conv2d)
@@ -182,7 +182,7 @@ def test_cuts_that_do_not_fit_are_refused_by_slim_and_shell(cuts: dict[str, Cut]
 def test_check_notices_a_network_that_is_not_the_masked_one() -> None:
     model, x, groups, _ = traced("dncnn-norm")
     one, other = (Selection(groups.space, (place,)) for place in (0, 1))
-    with pytest.raises(SurgeryError, match="differs from the masked one by .* relative, expected at most 1e-05"):
+    with pytest.raises(SurgeryError, match=r"differs from the masked one by .* relative, expected at most 1e-05"):
         check(model, groups, one, slim(model, groups.cuts(other)), x)
     broken = slim(model, groups.cuts(one))
     with torch.no_grad():

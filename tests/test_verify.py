@@ -118,7 +118,7 @@ def test_a_real_network_at_sizes_that_its_stride_does_not_divide(half_unet: tupl
     images = report(pair("a", height=31, width=41), pair("bb", height=32, width=40))
     found = verify(path, reference=model, dense=model, report=images)
     assert found.parity is not None and found.parity.passed
-    assert found.notes == ("1 of 2 images were cropped or repeated, about the centre, to multiples of 4",)
+    assert found.notes == ("images cropped or repeated about their centre to multiples of 4: 1 of 2",)
     assert found.noisy.psnr[0] == pytest.approx(
         decibels(images.pairs[0].noisy[:, 1:29, :40], images.pairs[0].clean[:, 1:29, :40]), abs=1e-4
     )
@@ -132,7 +132,7 @@ def test_stride_of_a_foreign_file_is_found_by_running_it(tmp_path: Path, half_un
     del foreign.metadata_props[:]
     onnx.save(foreign, path)
     found = verify_onnx(path, report(pair("a", height=30, width=38)))
-    assert found.notes == ("1 of 1 images were cropped or repeated, about the centre, to multiples of 4",)
+    assert found.notes == ("images cropped or repeated about their centre to multiples of 4: 1 of 1",)
 
 
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (40, 17), (9, 50), (5, 7)])

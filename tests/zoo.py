@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +24,7 @@ Builder = Callable[[], nn.Module]
 class Flow(nn.Module):
     """Layers by name, and what is computed with them."""
 
-    def __init__(self, forward: Callable[[Flow, Tensor], object], **layers: nn.Module) -> None:
+    def __init__(self, forward: Callable[[Any, Tensor], object], **layers: nn.Module) -> None:
         super().__init__()
         for name, layer in layers.items():
             self.add_module(name, layer)
@@ -80,7 +81,7 @@ class Basic(nn.Module):
         super().__init__()
         self.conv1, self.bn1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs)
         self.conv2, self.bn2 = conv(outputs, outputs, bias=False), nn.BatchNorm2d(outputs)
-        self.down = nn.Identity()
+        self.down: nn.Module = nn.Identity()
         if stride > 1 or inputs != outputs:
             self.down = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
 
@@ -120,7 +121,7 @@ def _mobilenet() -> nn.Module:
 def _excited() -> nn.Module:
     """Squeeze and excitation, which gates every channel."""
 
-    def forward(self: Flow, x: Tensor) -> object:
+    def forward(self: Any, x: Tensor) -> object:
         y = self.a(x)
         return self.c(y * torch.sigmoid(self.up(functional.relu(self.down(y.mean((2, 3), keepdim=True))))))
 
@@ -130,7 +131,7 @@ def _excited() -> nn.Module:
 def _attended() -> nn.Module:
     """An attention gate: one map for all channels."""
 
-    def forward(self: Flow, x: Tensor) -> object:
+    def forward(self: Any, x: Tensor) -> object:
         y = self.a(x)
         return self.c(y * torch.sigmoid(self.gate(y)))
 
@@ -140,7 +141,7 @@ def _attended() -> nn.Module:
 def _shared() -> nn.Module:
     """One convolution called twice: its inputs and outputs are coupled."""
 
-    def forward(self: Flow, x: Tensor) -> object:
+    def forward(self: Any, x: Tensor) -> object:
         return self.c(functional.relu(self.b(functional.relu(self.b(self.a(x))))))
 
     return Flow(forward, a=conv(3, 6), b=conv(6, 6), c=conv(6, 3))
@@ -149,7 +150,7 @@ def _shared() -> nn.Module:
 def _smooth() -> nn.Module:
     """Activations with f(0) != 0, PReLU with one slope and with many, bilinear resizing, spatial slices and padding."""
 
-    def forward(self: Flow, x: Tensor) -> object:
+    def forward(self: Any, x: Tensor) -> object:
         y = self.many(self.b(torch.sigmoid(self.a(x))))
         y = functional.interpolate(y[:, :, ::2, 1:], scale_factor=2.0, mode="bilinear", align_corners=False)
         return self.d(functional.pad(torch.exp(-self.one(self.c(y))), (1, 1)))
@@ -160,7 +161,7 @@ def _smooth() -> nn.Module:
 def _dense() -> nn.Module:
     """Concatenations of concatenations, one of a tensor with itself and one with the input."""
 
-    def forward(self: Flow, x: Tensor) -> object:
+    def forward(self: Any, x: Tensor) -> object:
         a = functional.relu(self.a(x))
         ab = torch.cat([a, functional.relu(self.b(a))], 1)
         c = self.norm(torch.cat([ab, self.c(ab), ab], 1))
@@ -172,7 +173,7 @@ def _dense() -> nn.Module:
 def _parts() -> nn.Module:
     """A sum whose one side is a concatenation: one layer in two groups, and the first to run in both."""
 
-    def forward(self: Flow, x: Tensor) -> object:
+    def forward(self: Any, x: Tensor) -> object:
         whole = self.whole(x)
         return self.out(functional.relu(whole + torch.cat([self.left(x), self.right(x)], 1)))
 
@@ -182,7 +183,7 @@ def _parts() -> nn.Module:
 def _several() -> nn.Module:
     """Two outputs, of which one is also used inside."""
 
-    def forward(self: Flow, x: Tensor) -> object:
+    def forward(self: Any, x: Tensor) -> object:
         y = functional.relu(self.a(x))
         side = self.side(y)
         return {"main": self.out(y + self.back(side)), "side": [side]}
@@ -225,7 +226,7 @@ PRUNABLE: dict[str, tuple[Builder, Shape]] = {
 def _between(middle: Callable[[Tensor], Tensor], taken: int = 8) -> nn.Module:
     """Two convolutions, something between them (8 channels before, `taken` behind), and a third convolution."""
 
-    def forward(self: Flow, x: Tensor) -> object:
+    def forward(self: Any, x: Tensor) -> object:
         return self.c(functional.relu(self.b(middle(functional.relu(self.a(x))))))
 
     return Flow(forward, a=conv(3, 8), b=conv(taken, 6), c=conv(6, 3))
@@ -273,7 +274,8 @@ class Standardised(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         weight = self.weight - self.weight.mean((1, 2, 3), keepdim=True)
-        return self._conv_forward(x, weight, self.bias)
+        y: Tensor = self._conv_forward(x, weight, self.bias)
+        return y
 
 
 class Tokens(nn.Module):
@@ -290,7 +292,7 @@ class Tokens(nn.Module):
 
 
 def _detached() -> nn.Module:
-    def forward(self: Flow, x: Tensor) -> object:
+    def forward(self: Any, x: Tensor) -> object:
         y = functional.relu(self.a(x))
         return self.c(functional.relu(self.b(y))) + self.aside(y.detach())
 
@@ -298,7 +300,7 @@ def _detached() -> nn.Module:
 
 
 def _functional() -> nn.Module:
-    def forward(self: Flow, x: Tensor) -> object:
+    def forward(self: Any, x: Tensor) -> object:
         y = functional.relu(self.a(x))
         return self.c(functional.relu(functional.conv2d(y, self.get_parameter("b.weight"), padding=1)))
 
@@ -316,7 +318,7 @@ def _idle() -> nn.Module:
 
 
 def _option_a() -> nn.Module:
-    def forward(self: Flow, x: Tensor) -> object:
+    def forward(self: Any, x: Tensor) -> object:
         y = functional.relu(self.a(x))
         return self.out(functional.relu(self.b(y) + functional.pad(y, (0, 0, 0, 0, 1, 1))))
 

@@ -95,12 +95,11 @@ def _read_deep_png(path: Path, rawmode: str) -> NDArray[np.uint16]:
 
     PNG is big-endian. Told that the samples are little-endian, Pillow keeps the other byte of each.
     """
-    halves: list[NDArray[np.uint16]] = []
+    samples = np.zeros((), np.uint16)
     for order in (rawmode, rawmode.replace("16B", "16L")):
         with Image.open(path) as image:
             image.tile = [image.tile[0]._replace(args=order)]
-            halves.append(np.asarray(image)[..., :3].astype(np.uint16))
-    samples: NDArray[np.uint16] = (halves[0] << 8) | halves[1]
+            samples = samples * np.uint16(256) + np.asarray(image)[..., :3]
     return samples
 
 

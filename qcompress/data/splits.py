@@ -23,6 +23,9 @@ __all__ = ["MAX_IMAGES", "MAX_PIXELS", "MAX_SIDE", "Role", "deal", "from_pairs",
 Role = Literal["calibration", "selection", "report"]
 ROLES: tuple[Role, ...] = get_args(Role)
 
+GREY_SCENES = frozenset({"brick", "camera", "grass", "gravel"})
+"""Those of the shipped photographs that are grey."""
+
 MAX_IMAGES = 64
 """Images of a role that are read, unless the caller says otherwise."""
 
@@ -55,7 +58,7 @@ def load(
     limit = MAX_IMAGES if max_images is None else max_images
     if limit < 1:
         raise UsageError(f"max_images is {limit}, expected at least 1")
-    found = shipped() if source is None else recognise(source)
+    found = shipped(channels) if source is None else recognise(source)
     if source is None and noise is None:
         noise = Gaussian(25)
     where = "the photographs that ship with qcompress" if source is None else str(source)
@@ -90,7 +93,10 @@ def from_pairs(
 
 
 def deal(scenes: Iterable[str], seed: int, source: str) -> dict[str, Role]:
-    """The role of each scene: of n >= 3 scenes about n / 4 report, n / 4 select and the rest calibrates, at least one each.
+    """The role of each scene, drawn by the seed: about a quarter reports, a quarter selects, the rest calibrates.
+
+    Scenes count, not images: what many images of one scene tell is mostly one thing. Raises DataError for fewer than 3 scenes,
+    for no role may stay empty; `source` names them in the message.
 
     >>> sorted(deal("abcdefgh", 0, "letters").values())
     ['calibration', 'calibration', 'calibration', 'calibration', 'report', 'report', 'selection', 'selection']
@@ -99,23 +105,26 @@ def deal(scenes: Iterable[str], seed: int, source: str) -> dict[str, Role]:
     n = len(names)
     if n < len(ROLES):
         raise DataError(
-            f"{source}: {n} {'scene' if n == 1 else 'scenes'}, expected at least 3: to calibrate, to select and to report on",
-            "add images of other scenes; one image cannot judge what was fitted to it",
+            f"{source}: images of {n} scene(s), expected at least 3: to calibrate, to select and to report on",
+            "add images of other scenes; what was fitted to an image cannot be judged on it",
         )
     shuffled = [names[place] for place in seeds.stream(seed, "splits").permutation(n)]
-    report, selection = (n + 2) // 4, max(1, n // 4)
-    roles: list[Role] = ["report"] * report
+    report, selection = (n + 2) // 4, (n + 1) // 4
+    roles: list[Role] = ["calibration"] * (n - report - selection)
     roles += ["selection"] * selection
-    roles += ["calibration"] * (n - report - selection)
+    roles += ["report"] * report
     return dict(zip(shuffled, roles, strict=True))
 
 
-def shipped() -> Source:
-    """The photographs that ship with the package; SCENE_1.png is a part of the photograph SCENE."""
-    folder = Path(qcompress.reference.__file__).parent / "photographs"
-    found = recognise(folder)
-    items = (Item(Path(i.name).stem, Path(i.name).stem.rpartition("_")[0], i.read) for i in found.items)
-    return Source(found.kind, False, tuple(items))
+def shipped(channels: int) -> Source:
+    """The photographs that ship with the package; SCENE_1.png is a part of the photograph SCENE.
+
+    A network for colour gets those in colour only, for it has seen few without; a network for grey images gets all.
+    """
+    found = recognise(Path(qcompress.reference.__file__).parent / "photographs")
+    stems = ((Path(item.name).stem, item.read) for item in found.items)
+    items = (Item(stem, stem.rpartition("_")[0], read) for stem, read in stems)
+    return Source(found.kind, False, tuple(item for item in items if channels == 1 or item.scene not in GREY_SCENES))
 
 
 def _check_noise(found: Source, noise: Noise | None, where: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -81,14 +82,15 @@ def refit(
 
     In order of execution, W of each layer minimises the mean squared distance to the dense network's outputs (before BatchNorm,
     channels that are kept) plus ridge * (mean squared input) * |W - W_now|^2. A fit to four fifths of the crops has to hold on
-    the last fifth, or the old weights stay; then the weights taken are fitted to all of them. About `positions` output places are looked at per layer, spread over the
-    crops. `progress` is told the share done, 0..1. Raises UsageError for fewer than two crops.
+    the last fifth, or the old weights stay; the weights taken are then fitted to all of them. About `positions` output places
+    are looked at per layer, spread over the crops. `progress` is told the share done, 0..1. Raises UsageError for fewer than
+    two crops.
     """
     if len(crops) < 2:
         raise UsageError(f"least-squares repair got {len(crops)} calibration crop, expected at least 2", "give it more crops")
     batches = _batches(crops, batch)
     sampling = _Sampling(max(1, positions // len(crops)))
-    names = [layer.name for layer in groups.layers if isinstance(slim.get_submodule(layer.name), Affine)]
+    names = _refittable(slim, groups)
     figures = []
     with frozen(dense), evaluating(slim), torch.no_grad():
         for block in _blocks(names, slim, positions):
@@ -98,6 +100,13 @@ def refit(
                 if progress:
                     progress(len(figures) / len(names), name)
     return tuple(figure for figure in figures if figure is not None)
+
+
+def _refittable(slim: nn.Module, groups: Groups) -> list[str]:
+    """The layers that are a matrix and whose parameters are their own, in order of execution."""
+    names = [layer.name for layer in groups.layers if layer.kind in ("conv", "conv_transpose", "depthwise", "linear")]
+    owners = Counter(id(p) for module in slim.modules() for p in module._parameters.values() if p is not None)
+    return [name for name in names if all(owners[id(p)] == 1 for p in _affine(slim, name).parameters(recurse=False))]
 
 
 def _batches(crops: CalibrationCrops, size: int) -> list[_Batch]:

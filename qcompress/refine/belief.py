@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve, solve_triangular
 
 from qcompress.refine.contract import Energy, Measured
-from qcompress.refine.swaps import flip_gains
 
 __all__ = ["Belief"]
 
@@ -48,7 +47,6 @@ class Belief:
         self._energies: list[float] = []
         self._whole: list[bool] = []
         self._best = -1
-        self._scales: Array | None = None
         self._weights: _Weights = _GRID[0]
         self._fitted_at = 0
 
@@ -80,19 +78,10 @@ class Belief:
         return cross @ self._solved, np.sqrt(variance)
 
     def _features(self, masks: NDArray[np.bool_], energies: Array | None) -> tuple[Array, Array]:
-        u = (masks.astype(float) - self._masks[self._best]) * self._spread()
+        u = masks.astype(float) - self._masks[self._best]
         e = np.zeros(len(masks)) if energies is None else (energies - self._energies[self._best]) / self._energy_scale
         return u, e
 
-    def _spread(self) -> Array:
-        """(n,) how far each unit's effect may lie from what the surrogate says, relative to the others: in proportion to it."""
-        if self._scales is None:
-            costs = np.zeros(len(self._masks[0])) if self._energy is None else np.abs(flip_gains(self._energy, self._masks[0]))
-            typical = np.median(costs) or 1.0
-            self._scales = np.clip(costs / typical, *self.CLIP) if costs.any() else np.ones(len(costs))
-        return self._scales
-
-    CLIP=(0.2,4.0)
     def _kernel(self, u: Array, e: Array, v: Array, f: Array, weights: _Weights | None = None) -> Array:
         w = weights or self._weights
         overlap = u @ v.T / 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,12 +20,15 @@ class Racing:
     """After each share in `stops` of the images a candidate goes on only if it may still beat the incumbent.
 
     With m images seen it is dropped where its mean paired difference to the incumbent plus `patience` standard errors is
-    negative. A first stop needs `least` images; with fewer in all there is no race.
+    negative. The deviation between images is hardly known from two or three of them: it is taken together with what is
+    usual for a difference of that size, as if that had been seen on `prior` images more. A stop needs `least` images (2 or
+    more); with fewer in all there is no race.
     """
 
-    stops: tuple[float, ...] = (0.25, 0.5)
+    stops: tuple[float, ...] = (0.125, 0.25, 0.5)
     patience: float = 1.0
-    least: int = 3
+    least: int = 2
+    prior: float = 2.0
 
     def __post_init__(self) -> None:
         if not all(0 < stop < 1 for stop in self.stops) or list(self.stops) != sorted(set(self.stops)):
@@ -36,10 +40,15 @@ class Racing:
         edges = [0, *(edge for edge in edges if edge < images), images]
         return tuple(range(first, last) for first, last in zip(edges, edges[1:], strict=False))
 
-    def survives(self, difference: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """(K,) whether each candidate goes on, from its (K, m) paired differences to the incumbent in dB."""
-        error = difference.std(axis=1, ddof=1) / np.sqrt(difference.shape[1])
-        survives: NDArray[np.bool_] = difference.mean(axis=1) + self.patience * error >= 0
+    def survives(self, difference: NDArray[np.float64], usual: float) -> NDArray[np.bool_]:
+        """(K,) whether each candidate goes on, from its (K, m) paired differences to the incumbent in dB.
+
+        `usual` is the ratio of the images' deviation to the size of the mean that other candidates had.
+        """
+        mean, count = difference.mean(axis=1), difference.shape[1]
+        own = difference.var(axis=1, ddof=1) * (count - 1)
+        variance = (own + self.prior * (usual * mean) ** 2) / (count - 1 + self.prior)
+        survives: NDArray[np.bool_] = mean + self.patience * np.sqrt(variance / count) >= 0
         return survives
 
 
@@ -53,6 +62,7 @@ class Meter:
         self._parts = racing.parts(self._images) if racing else (range(self._images),)
         self._racing = racing
         self._spent = 0
+        self._ratios: deque[float] = deque(maxlen=200)
         self.leader: NDArray[np.float64] | None = None  # (images,) what candidates race against: the incumbent's values
 
     @property
@@ -73,7 +83,8 @@ class Meter:
         for part in self._parts:
             seen[alive, part.start : part.stop] = self._call([selections[k] for k in alive], part)
             if self._racing and self.leader is not None and part.stop < self._images:
-                alive = alive[self._racing.survives(seen[alive, : part.stop] - self.leader[: part.stop])]
+                difference = seen[alive, : part.stop] - self.leader[: part.stop]
+                alive = alive[self._racing.survives(difference, self._usual(difference))]
             if not alive.size:
                 break
         whole = np.zeros(len(selections), bool)
@@ -85,6 +96,12 @@ class Meter:
         values = self._evaluate(selections, part)
         assert values.shape == (len(selections), len(part)), f"the evaluator returned {values.shape}"
         return values
+
+    def _usual(self, difference: NDArray[np.float64]) -> float:
+        """The median, over the latest candidates, of the ratio of deviation to size of the paired differences."""
+        size = np.maximum(np.abs(difference.mean(axis=1)), 1e-12)
+        self._ratios.extend(difference.std(axis=1, ddof=1) / size)
+        return float(np.median(self._ratios))
 
     def _worth(self, seen: NDArray[np.float64], whole: NDArray[np.bool_]) -> NDArray[np.float64]:
         values = np.empty(len(seen))
