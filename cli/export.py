@@ -25,7 +25,7 @@ def export(
     as_json: options.Json = False,
 ) -> None:
     """Write a checkpoint or a slim folder as ONNX: one file, BatchNorm folded, checked and reloaded."""
-    from qcompress.pipeline import export as run
+    from qcompress.conversion import export as run
     from qcompress.settings import CheckpointOptions, ExportOptions
 
     artifact = run(

@@ -32,7 +32,7 @@ def verify(
 ) -> None:
     """Measure ARTIFACT in onnxruntime on the report images: its metric and, against a reference, the drop and the speedup."""
     from qcompress import settings as s
-    from qcompress.pipeline import verify as run
+    from qcompress.checking import verify as run
 
     settings = s.Settings(
         metric=metric,

@@ -57,7 +57,7 @@ def clean_batch(photos: list[np.ndarray], rng: np.random.Generator) -> Tensor:
     for index in rng.choice(len(photos), BATCH, p=areas / areas.sum()):
         photo = photos[index]
         top, left = rng.integers(photo.shape[0] - CROP + 1), rng.integers(photo.shape[1] - CROP + 1)
-        crop = np.rot90(photo[top : top + CROP, left : left + CROP], rng.integers(4))
+        crop = np.rot90(photo[top : top + CROP, left : left + CROP], int(rng.integers(4)))
         crops.append(crop[:, ::-1] if rng.integers(2) else crop)
     return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float().div_(255).contiguous(memory_format=torch.channels_last)
 
@@ -91,16 +91,22 @@ def save_aside(state: object, path: Path) -> None:
 def train(photos: list[np.ndarray], out: Path, steps: int, seed: int) -> nn.Module:
     """Train for `steps` steps, resuming from OUT.partial where it exists; returns the averaged model in eval mode."""
     torch.manual_seed(seed)
-    model = HalfUNet(channels=3, width=48, levels=5, ghost=False).to(memory_format=torch.channels_last)
-    average = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.999))
+    model = HalfUNet(channels=3, width=48, levels=5, ghost=False)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    average = torch.optim.swa_utils.AveragedModel(
+        model,
+        multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.999),  # type: ignore[no-untyped-call]
+    )
     optimiser = torch.optim.Adam(model.parameters(), lr=1.5e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 1.5e-3, total_steps=steps, pct_start=0.1)
     partial, first = out.with_suffix(".partial"), 0
     if partial.exists():
         state = torch.load(partial, weights_only=True)
         first = state["step"]
-        for thing, name in ((model, "model"), (average, "average"), (optimiser, "optimiser"), (schedule, "schedule")):
-            thing.load_state_dict(state[name])
+        model.load_state_dict(state["model"])
+        average.load_state_dict(state["average"])
+        optimiser.load_state_dict(state["optimiser"])
+        schedule.load_state_dict(state["schedule"])
         print(f"resuming at step {first}", flush=True)
     started, shown = time.monotonic(), 0.0
     for step in range(first, steps):
@@ -109,7 +115,7 @@ def train(photos: list[np.ndarray], out: Path, steps: int, seed: int) -> nn.Modu
         with torch.autocast("cpu", torch.bfloat16, enabled=step < 0.8 * steps):
             loss = (model(noisy_of(clean, rng)) - clean).abs().mean()
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimiser.step()
         schedule.step()
         average.update_parameters(model)
@@ -117,8 +123,9 @@ def train(photos: list[np.ndarray], out: Path, steps: int, seed: int) -> nn.Modu
         if (step + 1) % 2000 == 0:
             rate = (step + 1 - first) / (time.monotonic() - started)
             print(f"step {step + 1} of {steps}, L1 {shown:.5f}, {rate:.1f} steps/s", flush=True)
-            modules = {"model": model, "average": average, "optimiser": optimiser, "schedule": schedule}
-            save_aside({"step": step + 1, **{name: module.state_dict() for name, module in modules.items()}}, partial)
+            state = {"model": model.state_dict(), "average": average.state_dict()}
+            state |= {"optimiser": optimiser.state_dict(), "schedule": schedule.state_dict(), "step": step + 1}
+            save_aside(state, partial)
     trained: nn.Module = average.module
     reestimate_batchnorm(trained, photos, np.random.default_rng([seed, steps]))
     return trained

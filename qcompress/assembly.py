@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import platform
 import shlex
 from collections.abc import Mapping
@@ -19,7 +18,7 @@ from qcompress.groups import Groups
 from qcompress.latency import Latency
 from qcompress.markdown import to_markdown
 from qcompress.plans import Plan
-from qcompress.qubo import OBJECTIVES, name_of
+from qcompress.qubo import OBJECTIVES, Objective, name_of
 from qcompress.recover.choice import Recovered
 from qcompress.reports import (
     CheckpointFacts,
@@ -105,6 +104,7 @@ def assemble(
     reasons = missed_limits(settings.limits, job.metric.unit, drop, timed)
     status: Status = "interrupted" if interrupted else "threshold-missed" if reasons else "ok"
     return Report(
+        schema=1,
         status=status,
         reasons=reasons,
         notes=(*artifact.notes, *checked.notes, *_notes(recovered)),
@@ -124,7 +124,7 @@ def assemble(
         command=command(job.checkpoint, settings),
         seed=settings.seed,
         versions=versions(),
-        timings_s=job.watch.seconds,
+        timings_s=dict(job.watch.seconds),
     )
 
 
@@ -156,13 +156,17 @@ def command(checkpoint: Checkpoint, settings: Settings) -> str:
         if value != usual:
             words += [option, str(value)]
     usual_objective = OBJECTIVES[name_of(search.objective)]() if name_of(search.objective) in OBJECTIVES else None
-    for field in dataclasses.fields(search.objective) if dataclasses.is_dataclass(search.objective) else ():
-        value = getattr(search.objective, field.name)
-        if value != getattr(usual_objective, field.name, None):
-            words += ["--coefficient", f"{field.name}={value:g}"]
+    for name, coefficient in _coefficients(search.objective).items():
+        if coefficient != getattr(usual_objective, name, None):
+            words += ["--coefficient", f"{name}={coefficient:g}"]
     for pattern in search.ignore:
         words += ["--ignore", pattern]
     return shlex.join(words)
+
+
+def _coefficients(objective: Objective) -> dict[str, float]:
+    """What was set of an objective: its fields."""
+    return dict(vars(objective))
 
 
 def _notes(recovered: Recovered) -> tuple[str, ...]:

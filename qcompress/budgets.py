@@ -46,6 +46,10 @@ class Budget(Protocol):
         """The capacity to free."""
 
     @property
+    def dense(self) -> int:
+        """Of which the target is a share: the number of units, or the cost of the dense network."""
+
+    @property
     def counts_units(self) -> bool:
         """Whether capacity is the number of pruned units."""
 
@@ -71,6 +75,11 @@ class CountBudget:
 
     def __post_init__(self) -> None:
         _check_target(self.name, self.unit, self.target, self.space.most)
+
+    @property
+    def dense(self) -> int:
+        """The number of units."""
+        return len(self.space)
 
     def capacity(self, counts: ArrayLike) -> NDArray[np.int64]:
         """Number of pruned units."""
@@ -102,6 +111,11 @@ class CostBudget:
     def unit(self) -> str:
         """Of the capacity."""
         return {"params": "parameters", "macs": "MACs"}.get(self.name, self.name)
+
+    @property
+    def dense(self) -> int:
+        """The cost of the dense network."""
+        return self.cost({})
 
     def capacity(self, counts: ArrayLike) -> NDArray[np.int64]:
         """Dense cost less the cost at `counts`."""

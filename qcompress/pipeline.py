@@ -64,7 +64,7 @@ class Job:
         """Side of the crops: as set, or less where an image is smaller; a multiple of the stride."""
         images = (*self.splits.calibration.pairs, *self.splits.selection.pairs)
         side = min(self.settings.data.crop, *(min(pair.clean.shape[1:]) for pair in images))
-        return max(side // self.checkpoint.stride, 1) * self.checkpoint.stride
+        return max(int(side) // self.checkpoint.stride, 1) * self.checkpoint.stride
 
 
 @dataclass(frozen=True, eq=False)

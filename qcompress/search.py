@@ -16,10 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcompress import seeds
+from qcompress.alignment import Alignment
 from qcompress.budgets import Budget
 from qcompress.errors import BackendError, UsageError
 from qcompress.problem import Problem
 from qcompress.search_allocation import allocate_cost, allocate_count, greedy_counts
+from qcompress.search_blocks import allocate_blocks
 from qcompress.search_descent import descend
 from qcompress.search_profiles import Profile, greedy_profiles
 from qcompress.selection import Selection
@@ -43,15 +45,20 @@ class SearchResult:
     """What was found.
 
     energy          of `selection`, the problem's own
-    capacity        exact, of `selection`: the target of a count budget, at least the target of any other
+    asked           the budget's target
+    capacity        reached, exact, of `selection`: for a count `asked`, or the smallest sum of allowed counts above it; for any
+                    other budget at least `asked`
     trace           the gammas tried, in order; empty where no backend was needed (nothing to prune, or no couplings)
-    greedy_energy   the baseline: greedy pruning, then descent by swaps; `energy` is never above it
+    greedy_energy   the baseline under the same constraints: greedy pruning, then descent by swaps; with an alignment, greedy
+                    inside the groups and the best allowed counts for that; `energy` is never above it
     reads           samples that the backend drew
-    hit             whether one gamma alone gave the target exactly
+    hit             whether one gamma alone gave the target exactly; with an alignment of a count, its smallest feasible sum,
+                    in whatever counts per group
     """
 
     selection: Selection
     energy: float
+    asked: int
     capacity: int
     trace: tuple[Probe, ...]
     greedy_energy: float
@@ -60,7 +67,7 @@ class SearchResult:
 
 
 def to_capacity(
-    problem: Problem, budget: Budget, solver: Solver, seed: int, *, reads: int = 16, rounds: int = 8
+    problem: Problem, budget: Budget, solver: Solver, seed: int, *, reads: int = 16, rounds: int = 8, align: int = 1
 ) -> SearchResult:
     """The selection of least energy found that frees the budget's target: exactly, for a count of units.
 
@@ -68,46 +75,52 @@ def to_capacity(
     met exactly and optimally by sorting, and no backend runs. The same arguments give the same result in every process, as
     far as the backend keeps that.
 
-    Raises UsageError for reads or rounds below 1, BackendError if the backend fails.
+    `align` above 1 allows only counts per group as `Alignment` has them. A count budget is then met by the smallest sum of
+    allowed counts that is at least the target.
+
+    Raises UsageError for reads, rounds or align below 1 and for a target beyond what allowed counts free, BackendError if the
+    backend fails.
     """
     for name, value in (("reads", reads), ("rounds", rounds)):
         if value < 1:
             raise UsageError(f"{name} is {value}, expected at least 1")
     if budget.space != problem.space:
         raise ValueError("the budget is of another space than the problem")
+    alignment = Alignment(problem.space, align)
+    goal = alignment.reach(budget)
     profiles = greedy_profiles(problem)
-    counts = greedy_counts(profiles, budget)
-    baseline = _finish(problem, budget, profiles, counts)
-    if budget.target == 0 or (budget.counts_units and problem.separable_linear):
-        return _result(problem, budget, baseline, baseline, (), 0)
+    greedy = greedy_counts(profiles, goal)
+    start = greedy if align == 1 else _allocate(goal, alignment, profiles, greedy)
+    best = baseline = _finish(problem, goal, alignment, profiles, start)
     trace: tuple[Probe, ...] = ()
     drawn = 0
-    if not problem.separable_linear:
-        trace, drawn = _probe_gammas(problem, budget, solver, seed, profiles, counts, reads, rounds)
-    for profile in profiles:
-        profile.settle()
-    found = _finish(problem, budget, profiles, _allocate(budget, profiles, counts))
-    best = min(found, baseline, key=lambda x: float(problem.energy(x)))
-    return _result(problem, budget, best, baseline, trace, drawn)
-
-
-def _result(problem: Problem, budget: Budget, x: Row, baseline: Row, trace: tuple[Probe, ...], drawn: int) -> SearchResult:
-    capacity = int(budget.capacity(problem.space.counts(x)))
+    if goal.target and not (goal.counts_units and problem.separable_linear):
+        if not problem.separable_linear:
+            trace, drawn = _probe_gammas(problem, goal, solver, seed, profiles, greedy, reads, rounds)
+        for profile in profiles:
+            profile.settle()
+        found = _finish(problem, goal, alignment, profiles, _allocate(goal, alignment, profiles, greedy))
+        best = min(found, baseline, key=lambda x: float(problem.energy(x)))
     return SearchResult(
-        selection=Selection.of(problem.space, x),
-        energy=float(problem.energy(x)),
-        capacity=capacity,
+        selection=Selection.of(problem.space, best),
+        energy=float(problem.energy(best)),
+        asked=budget.target,
+        capacity=(reached := int(goal.capacity(problem.space.counts(best)))),
         trace=trace,
         greedy_energy=float(problem.energy(baseline)),
         reads=drawn,
-        hit=any(probe.capacity == budget.target for probe in trace) if trace else capacity == budget.target,
+        hit=goal.target in ([probe.capacity for probe in trace] or [reached]),
     )
 
 
-def _allocate(budget: Budget, profiles: Sequence[Profile], greedy: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Counts per group: exact for a count; for a cost, the better of two descents, from old and new greedy counts."""
+def _allocate(
+    budget: Budget, alignment: Alignment, profiles: Sequence[Profile], greedy: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Counts per group, allowed ones: exact for a count; for a cost, the best of descents, from old and new greedy counts."""
     if budget.counts_units:
-        return allocate_count(profiles, budget.target)
+        return allocate_count(profiles, budget.target, alignment.allowed)
+    if alignment.align > 1:
+        return allocate_blocks(profiles, budget, alignment)
     starts = (greedy, greedy_counts(profiles, budget))
     return min((allocate_cost(profiles, budget, start) for start in starts), key=lambda counts: _energy(profiles, counts))
 
@@ -116,12 +129,15 @@ def _energy(profiles: Sequence[Profile], counts: NDArray[np.int64]) -> float:
     return sum(float(profile.energies[k]) for profile, k in zip(profiles, counts.tolist(), strict=True))
 
 
-def _finish(problem: Problem, budget: Budget, profiles: Sequence[Profile], counts: NDArray[np.int64]) -> Row:
-    """(n,) the profiles' rows at `counts`, after descent by swaps that keep the capacity."""
-    if not budget.counts_units:
+def _finish(
+    problem: Problem, budget: Budget, alignment: Alignment, profiles: Sequence[Profile], counts: NDArray[np.int64]
+) -> Row:
+    """(n,) the profiles' rows at `counts`, after descent by swaps that keep the capacity, and aligned counts too."""
+    free = alignment.align == 1
+    if free and not budget.counts_units:
         counts = allocate_cost(profiles, budget, counts)
     rows = [profile.rows[k] for profile, k in zip(profiles, counts.tolist(), strict=True)]
-    return descend(problem, np.concatenate([np.zeros(0, bool), *rows]), across=budget.counts_units)
+    return descend(problem, np.concatenate([np.zeros(0, bool), *rows]), across=free and budget.counts_units)
 
 
 def _probe_gammas(

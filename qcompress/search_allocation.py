@@ -44,18 +44,19 @@ def greedy_counts(profiles: Sequence[Profile], budget: Budget) -> Counts:
     return counts
 
 
-def allocate_count(profiles: Sequence[Profile], target: int) -> Counts:
+def allocate_count(profiles: Sequence[Profile], target: int, allowed: Sequence[Sequence[int]]) -> Counts:
     """(G,) counts of sum `target` and least energy: exact for the given profiles, a multiple-choice knapsack.
 
-    best[t] is the least energy of the groups so far with t units pruned; each group offers every count of its profile.
+    best[t] is the least energy of the groups so far with t units pruned; each group offers the counts `allowed` to it, and
+    some of these have that sum.
     """
     best = np.full(target + 1, np.inf)
     best[0] = 0.0
     choices = np.zeros((len(profiles), target + 1), np.int32)
-    for choice, profile in zip(choices, profiles, strict=True):
+    for choice, profile, offer in zip(choices, profiles, allowed, strict=True):
         before, best = best, np.full(target + 1, np.inf)
-        for k, energy in enumerate(profile.energies[: target + 1].tolist()):
-            total = before[: target + 1 - k] + energy
+        for k in (k for k in offer if k <= target):
+            total = before[: target + 1 - k] + float(profile.energies[k])
             better = total < best[k:]
             best[k:][better] = total[better]
             choice[k:][better] = k

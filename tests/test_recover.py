@@ -274,6 +274,24 @@ def test_a_refit_that_does_not_hold_up_is_not_taken() -> None:
     torch.testing.assert_close(result.model.get_parameter("join.weight"), bias.get_parameter("join.weight"))
 
 
+def test_shared_weights_and_layers_of_no_kind_are_left_alone() -> None:
+    net = nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Conv2d(3, 3, 1), nn.ReLU(), nn.Conv2d(3, 3, 1), nn.Conv2d(3, 2, 1))
+    net[4].weight = net[2].weight
+    randomised(net)
+    groups = Groups(
+        (Group("0", (member("0", "out", 3), member("2", "in", 3))),),
+        tuple(layer_of(str(n), "other" if n == 1 else "conv", 3, 3) for n in (0, 1, 2, 4, 5)),
+        (),
+        (1, 1, 8, 8),
+    )
+    worse = copy.deepcopy(net)  # as if the first layer had lost a unit: the others see other inputs
+    with torch.no_grad():
+        worse.get_parameter("0.weight")[0] *= 0.5
+    result = recover("lstsq", net, worse, groups, {}, crops(6, 1, 8, 8))
+    assert [figure.layer for figure in result.layers] == ["0", "5"]
+    assert result.model.get_parameter("4.weight") is result.model.get_parameter("2.weight")
+
+
 def test_one_crop_cannot_be_held_back() -> None:
     model, cuts = randomised(Net()), pruned((1,))
     with pytest.raises(UsageError, match="got 1 calibration crop"):

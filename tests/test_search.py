@@ -67,6 +67,7 @@ def check(problem: Problem, budget: Budget, result: SearchResult) -> None:
     assert result.energy == float(problem.energy(x))
     assert result.energy <= result.greedy_energy
     assert result.capacity == int(budget.capacity(problem.space.counts(x)))
+    assert result.asked == budget.target
     assert result.capacity == budget.target if budget.counts_units else result.capacity >= budget.target
 
 
@@ -229,7 +230,7 @@ def test_allocation_is_an_exact_knapsack() -> None:
     for profile in profiles:
         profile.energies = rng.normal(size=len(profile.energies))
     for target in range(13):
-        counts = allocate_count(profiles, target)
+        counts = allocate_count(profiles, target, [range(5), range(4), range(6)])
         assert counts.sum() == target
         best = min(
             sum(p.energies[k] for p, k in zip(profiles, ks, strict=True))

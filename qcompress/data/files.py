@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"}
 _ORIENTATION = 0x0112  # the EXIF tag; TIFF has the same
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # Rec. 601
 _GREY_16 = frozenset({"I;16", "I;16B", "I;16L", "I;16N", "I"})  # Pillow's modes of 16-bit grey
+tifffile.logger().addHandler(logging.NullHandler())  # without a handler its complaints go to stderr; a DataError says enough
 _TIFF_KINDS = frozenset({"MINISBLACK", "MINISWHITE", "RGB"})
 
 
@@ -67,8 +69,8 @@ def _read_pillow(path: Path) -> tuple[NDArray[Any], int]:
         warnings.simplefilter("ignore")  # complaints about odd metadata; what matters raises
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         with Image.open(path) as image:
+            rawmode = str(image.tile[0][3]) if image.format == "PNG" and image.tile else ""  # first, as getexif loads a PNG
             orientation = int(image.getexif().get(_ORIENTATION, 1))
-            rawmode = str(image.tile[0][3]) if image.format == "PNG" and image.tile else ""
             if rawmode == "LA;16B":
                 raise DataError(f"{path}: 16-bit grey with alpha, expected grey or RGB", "save it without the alpha channel")
             if rawmode in {"RGB;16B", "RGBA;16B"}:
@@ -131,6 +133,8 @@ def _read_tiff(path: Path) -> tuple[NDArray[Any], int]:
         tag = page.tags.get(_ORIENTATION)
     if samples.ndim == 2:
         samples = samples[..., np.newaxis]
+    if samples.ndim != 3 or 0 in samples.shape or samples.dtype not in (np.uint8, np.uint16):
+        raise DataError(f"{path}: {samples.dtype} samples of shape {samples.shape}, expected one picture of 8 or 16 bits")
     if page.photometric.name == "MINISWHITE":
         samples = np.iinfo(samples.dtype).max - samples
     return samples[..., : 3 if samples.shape[-1] >= 3 else 1], 1 if tag is None else int(tag.value)

@@ -107,7 +107,7 @@ def _named(file: Path, folder: Path) -> _Named:
     relative = file.relative_to(folder)
     words = [word[0].lower() for word in _WORD.finditer(relative.stem) if word[0].lower() in NOISY_WORDS | CLEAN_WORDS]
     bare = _WORD.sub(lambda word: "" if word[0].lower() in words else word[0], relative.stem)
-    bare = _JOINTS.sub("_", bare).strip("_")
+    bare = _JOINTS.sub("_", bare).strip("_-. ")
     telling = [place for place, part in enumerate(relative.parts[:-1]) if part.lower() in NOISY_WORDS | CLEAN_WORDS]
     if telling:
         parents = Path(*(part for place, part in enumerate(relative.parts[:-1]) if place != telling[-1]))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from qcompress.data.images import CalibrationCrops
 from qcompress.groups import Cut, Groups
@@ -56,7 +56,12 @@ def recover(
     figures: tuple[LayerFigures, ...] = ()
     if level != "none":
         consumers = [name for name, cut in cuts.items() if cut.kept_in is not None]
-        fold_means(dense, model, cuts, mean_inputs(dense, consumers, crops, batch))
+        fold_means(dense, model, cuts, _typical_inputs(dense, consumers, crops, batch))
     if level == "lstsq":
         figures = refit(dense, model, groups, cuts, crops, ridge=ridge, batch=batch, positions=positions, progress=progress)
     return RecoverResult(model, level, figures)
+
+
+def _typical_inputs(dense: nn.Module, layers: Iterable[str], crops: CalibrationCrops, batch: int) -> dict[str, Tensor]:
+    """(input channels,) per layer: the median over crops of the channel's mean, which a few unusual crops do not move."""
+    return {name: means.median(0).values for name, means in mean_inputs(dense, layers, crops, batch).items()}

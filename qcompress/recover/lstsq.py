@@ -17,6 +17,7 @@ from qcompress.frozen import evaluating, frozen
 from qcompress.groups import Cut, Groups
 from qcompress.progress import Advance
 from qcompress.recover.design import Affine, output_rows, places_of, rows, set_matrix, weight_matrix
+from qcompress.recover.outliers import outlier_weights
 from qcompress.recover.ridge import NormalEquations
 
 __all__ = ["LayerFigures", "refit"]
@@ -113,8 +114,8 @@ def _batches(crops: CalibrationCrops, size: int) -> list[_Batch]:
     """The crops in batches; every fifth crop (of fewer than five: the last) is held back."""
     every = min(5, len(crops))
     held = torch.arange(len(crops)) % every == every - 1
-    parts = [(part, flag) for flag in (False, True) for part in torch.split(crops.noisy[held == flag], size)]
-    return [_Batch(number, part, flag) for number, (part, flag) in enumerate(parts)]
+    parts = [(part, flag) for flag in (False, True) for part in torch.split(torch.nonzero(held == flag)[:, 0], size)]
+    return [_Batch(number, crops.noisy[part], flag) for number, (part, flag) in enumerate(parts)]
 
 
 def _blocks(names: Sequence[str], slim: nn.Module, positions: int) -> Iterator[list[str]]:
@@ -181,14 +182,20 @@ def _equations(
 ) -> tuple[NormalEquations, NormalEquations]:
     """The normal equations of one layer over the crops fitted to, and over those held back."""
     fit, held = NormalEquations(), NormalEquations()
-    for part, wanted in zip(batches, targets, strict=True):
+    for part, wanted, weights in zip(batches, targets, _weights(targets, batches), strict=True):
         if wanted:
-            _collect(slim, name, part, wanted, sampling, held if part.held else fit)
+            _collect(slim, name, part, wanted, weights, sampling, held if part.held else fit)
     return fit, held
 
 
 def _collect(
-    slim: nn.Module, name: str, part: _Batch, targets: list[Tensor], sampling: _Sampling, into: NormalEquations
+    slim: nn.Module,
+    name: str,
+    part: _Batch,
+    targets: list[Tensor],
+    weights: Tensor,
+    sampling: _Sampling,
+    into: NormalEquations,
 ) -> None:
     """Run `slim` on one batch up to the last call of the layer, and add its inputs and `targets` (one per call) to `into`."""
     module = _affine(slim, name)
@@ -198,7 +205,8 @@ def _collect(
         call, y = next(pending)
         places = sampling.places(name, part.number, call, places_of(module, output))
         seen = rows(module, x, output, places.to(output.device))
-        into.add(seen, y.reshape(len(y), len(seen), -1).transpose(0, 1))
+        weight = weights.repeat_interleave(len(y) // len(weights))
+        into.add(seen, y.reshape(len(y), len(seen), -1).transpose(0, 1), weight)
         if call == len(targets) - 1:
             raise _Enough
 
@@ -206,12 +214,23 @@ def _collect(
         slim(part.noisy)
 
 
+def _weights(targets: list[list[Tensor]], batches: Sequence[_Batch]) -> list[Tensor]:
+    """Per batch: (images,) how much each image counts, see `outlier_weights`; `targets` are (rows, outputs) per call."""
+    energies = []
+    for part, calls in zip(batches, targets, strict=True):
+        energy = torch.zeros(len(part.noisy), dtype=torch.float64)
+        for y in calls:
+            energy += y.reshape(len(energy), -1, y.shape[1]).double().var(1, correction=0).sum(1)
+        energies.append(energy)
+    return list(outlier_weights(torch.cat(energies)).split([len(energy) for energy in energies]))
+
+
 def _refit_layer(
     slim: nn.Module, name: str, targets: list[list[Tensor]], batches: Sequence[_Batch], sampling: _Sampling, ridge: float
 ) -> LayerFigures | None:
     """Refit one layer in place; None where there is nothing to repair."""
     fit, held = _equations(slim, name, targets, batches, sampling)
-    if not fit.count:
+    if not fit.weight:
         return None  # the network does not call this layer
     module = _affine(slim, name)
     old = weight_matrix(module)

@@ -11,14 +11,10 @@ from numpy.typing import NDArray
 
 from qcompress.selection import Selection
 
-__all__ = ["Energy", "Evaluate", "Measured", "Outlook", "Proposer", "Proposing", "RefineProgress", "RefineResult"]
+__all__ = ["Energy", "Evaluate", "Measured", "Proposer", "Proposing", "RefineProgress", "RefineResult"]
 
 Energy: TypeAlias = Callable[[NDArray[np.bool_]], NDArray[np.float64]]
 """(K, n) masks -> (K,) energies of the surrogate, in any unit; lower is better."""
-
-
-Outlook: TypeAlias = Callable[[NDArray[np.bool_]], NDArray[np.float64]]
-"""(K, n) masks -> (K,) how promising they look now, in a unit that may change with every call of tell; higher is better."""
 
 
 class Evaluate(Protocol):
@@ -62,8 +58,8 @@ class Proposer(Protocol):
 class Proposing(Protocol):
     """The settings of a proposer."""
 
-    def begin(self, start: Selection, outlook: Outlook | None, rng: np.random.Generator) -> Proposer:
-        """A proposer that knows nothing but the start and, where there is something to screen by, the outlook."""
+    def begin(self, start: Selection, energy: Energy | None, rng: np.random.Generator) -> Proposer:
+        """A proposer that knows nothing but the start and, where there is one, the surrogate."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from qcompress.refine.contract import Outlook, Measured, Proposer
+from qcompress.refine.contract import Energy, Measured, Proposer
 from qcompress.refine.swaps import swapped
 from qcompress.selection import Selection, UnitSpace
 
@@ -19,11 +19,10 @@ class HillClimbing:
     """`swaps` units are exchanged per candidate; the first improvement is taken."""
 
     swaps: int = 1
-    batch: int = 1
 
-    def begin(self, start: Selection, outlook: Outlook | None, rng: np.random.Generator) -> Proposer:
+    def begin(self, start: Selection, energy: Energy | None, rng: np.random.Generator) -> Proposer:
         """Knows the start only."""
-        del outlook
+        del energy
         return _Climber(start.space, self.swaps, rng, start.x)
 
 

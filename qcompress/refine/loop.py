@@ -11,7 +11,7 @@ from qcompress import seeds
 from qcompress.errors import InputError, UsageError
 from qcompress.refine.contract import Energy, Evaluate, Measured, Proposing, RefineProgress, RefineResult
 from qcompress.refine.racing import Meter, Racing
-from qcompress.refine.screening import Screen, Screening
+from qcompress.refine.screening import Screening
 from qcompress.refine.tensor_train import TensorTrain
 from qcompress.selection import Selection
 
@@ -31,7 +31,7 @@ def refine(
     proposer: Proposing = TensorTrain(),
     screening: Screening | None = Screening(),
     racing: Racing | None = Racing(),
-    batch: int = 4,
+    batch: int = 1,
     progress: Callable[[RefineProgress], None] | None = None,
 ) -> RefineResult:
     """Improves `start` on the true metric with at most `evaluations` measurements on all images, its own included.
@@ -54,22 +54,19 @@ def refine(
     run = _Run(evaluate, start, evaluations, racing, feasible, progress)
     try:
         measured = run.measure(start.x[None])
-        screen = Screen(screening, surrogate) if screening and (surrogate or screening.learn) else None
-        ideas = proposer.begin(start, screen.outlook if screen else None, seeds.stream(seed, "refine"))
+        ideas = proposer.begin(start, surrogate, seeds.stream(seed, "refine"))
+        wanted = batch * screening.factor if screening and surrogate else batch
         idle = 0
-        while measured is not None or idle < _IDLE_ROUNDS:
+        while idle < _IDLE_ROUNDS:
             if measured is not None:
-                idle = 0
-                if screen:
-                    screen.tell(measured)
                 ideas.tell(measured)
             if not run.meter.affordable:
                 break
-            fresh = run.fresh(ideas.ask(batch * screen.factor if screen else batch))
-            if screen and len(fresh) > batch:
-                fresh = fresh[screen.best(fresh, batch)]
+            fresh = run.fresh(ideas.ask(wanted))
+            if screening and surrogate:
+                fresh = screening.best(surrogate, fresh, batch)
             measured = run.measure(fresh[:batch])
-            idle += 1
+            idle = idle + 1 if measured is None else 0
     except KeyboardInterrupt:
         run.interrupted = True
     return run.result()

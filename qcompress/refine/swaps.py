@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from qcompress.refine.contract import Outlook
+from qcompress.refine.contract import Energy
 from qcompress.selection import UnitSpace
 
-__all__ = ["flip_gains", "keeps_floors", "swapped"]
+__all__ = ["flip_costs", "keeps_floors", "swapped"]
 
 
 def keeps_floors(space: UnitSpace, masks: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -41,8 +41,8 @@ def swapped(
     return masks[same_count & keeps_floors(space, masks)]
 
 
-def flip_gains(outlook: Outlook, mask: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """(n,) what the outlook gains by flipping each unit alone: its marginals at `mask`."""
+def flip_costs(energy: Energy, mask: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """(n,) by how much the surrogate's energy rises when one unit alone is flipped: its marginals at `mask`."""
     flipped = np.repeat(mask[None], len(mask), axis=0) ^ np.eye(len(mask), dtype=bool)
-    values = outlook(np.concatenate((mask[None], flipped)))
-    return values[1:] - values[0]
+    costs: NDArray[np.float64] = energy(flipped) - energy(mask[None])
+    return costs

@@ -77,47 +77,29 @@ def measure_activations(
     by_layer: dict[str, list[_Moments]] = {}
     for layer, moment in (pair for pairs in moments for pair in pairs):
         by_layer.setdefault(layer, []).append(moment)
-    means = {name: _Mean() for name in consumer_units(groups)}
+    means: dict[str, list[Tensor]] = {name: [] for name in consumer_units(groups)}
 
-    def see(name: str, rows: Tensor) -> None:
-        means[name].add(rows)
+    def see(name: str, x: Tensor) -> None:
+        means[name].append(x.mean(1))
         for moment in by_layer[name]:
-            moment.add(rows)
+            moment.add(x.flatten(0, 1))
 
     _stream(model, by_layer, crops, batch, see, progress)
     similarity = tuple(
         _cosine(group, [moment.covariance() for _, moment in pairs])
         for group, pairs in zip(groups.groups, moments, strict=True)
     )
-    return Activations(similarity, {name: mean.value() for name, mean in means.items()})
+    return Activations(similarity, {name: torch.cat(rows).mean(0) for name, rows in means.items()})
 
 
-def mean_inputs(
-    model: nn.Module,
-    layers: Iterable[str],
-    crops: CalibrationCrops,
-    batch: int = 8,
-    progress: Advance | None = None,
-) -> dict[str, Tensor]:
-    """(input channels,) float64 mean of each input channel of each of `layers`, in one pass. The model is left as it was."""
-    means = {name: _Mean() for name in layers}
-    _stream(model, means, crops, batch, lambda name, rows: means[name].add(rows), progress)
-    return {name: mean.value() for name, mean in means.items()}
+def mean_inputs(model: nn.Module, layers: Iterable[str], crops: CalibrationCrops, batch: int = 8) -> dict[str, Tensor]:
+    """(N, input channels) float64 means of each input channel of each of `layers`, one row per crop, in one pass.
 
-
-class _Mean:
-    """A streamed mean of rows."""
-
-    def __init__(self) -> None:
-        self.rows = 0
-        self.total: Tensor | float = 0.0
-
-    def add(self, rows: Tensor) -> None:
-        self.rows += len(rows)
-        self.total = self.total + rows.sum(0)
-
-    def value(self) -> Tensor:
-        return torch.as_tensor(self.total / self.rows)
+    A layer that is called several times has a row per call. The model is left as it was.
+    """
+    rows: dict[str, list[Tensor]] = {name: [] for name in layers}
+    _stream(model, rows, crops, batch, lambda name, x: rows[name].append(x.mean(1)), None)
+    return {name: torch.cat(parts) for name, parts in rows.items()}
 
 
 def _stream(
@@ -128,7 +110,7 @@ def _stream(
     see: Callable[[str, Tensor], None],
     progress: Advance | None,
 ) -> None:
-    """Run `crops` through `model` and show `see` every input of every one of `layers`, as rows (places, channels), float64."""
+    """Run `crops` through `model` and show `see` every input of every one of `layers`, as (batch, places, channels), float64."""
     with frozen(model), torch.no_grad(), _listening(model, layers, see):
         for start in range(0, len(crops), batch):
             model(crops.noisy[start : start + batch])
@@ -141,7 +123,7 @@ def _listening(model: nn.Module, layers: Iterable[str], see: Callable[[str, Tens
     def listener(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def hook(module: nn.Module, args: tuple[Tensor, ...]) -> None:
             x = args[0].movedim(channel_axis(module), -1)
-            see(name, x.reshape(-1, x.shape[-1]).double().cpu())
+            see(name, x.reshape(len(x), -1, x.shape[-1]).double().cpu())
 
         return hook
 

@@ -1,0 +1,107 @@
+"""Which counts per group are worth having: runtimes compute channels in blocks, and a part of a block costs a whole one.
+
+ONNX Runtime works on blocks of 16 channels (AVX-512, ARM64) or 8 (AVX2): a layer cut from 64 channels to 52 is no faster, to 48
+it is. With an alignment, a group keeps whole blocks only, or all of its units.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from qcompress.budgets import Budget, CountBudget
+from qcompress.errors import UsageError
+from qcompress.selection import UnitSpace
+
+__all__ = ["Alignment"]
+
+LEAST = 4
+"""The smallest fraction of an alignment: below four input channels runtimes have no blocked kernel left to lose."""
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """Of the groups of `space`: each keeps all of its units or a multiple of its step, and never less than its floor.
+
+    The step of a group of more than `align` units is `align`. A smaller one (or one of exactly `align`) would have nothing to
+    give; its step is the largest of align/2, align/4, ... down to 4 that is less than its size, and 1 where there is none:
+    with `align` 16, groups of 9 to 16 units keep 8 or all, groups of 5 to 8 keep 4 or all, groups of up to 4 any number. Only
+    whole fractions count: of 24 those are 12 and 6, of 9 none. With `align` 1 every number is allowed.
+
+    Raises UsageError for `align` below 1.
+
+    >>> Alignment(UnitSpace.of([("a", 64), ("b", 16), ("c", 3)]), 16).allowed
+    ((0, 16, 32, 48), (0, 8), (0, 1, 2))
+    """
+
+    space: UnitSpace
+    align: int = 1
+
+    def __post_init__(self) -> None:
+        if self.align < 1:
+            raise UsageError(f"align is {self.align}, expected at least 1", hint="--align 1 allows every number of channels")
+
+    @cached_property
+    def steps(self) -> tuple[int, ...]:
+        """The step of each group."""
+        return tuple(_step(size, self.align) for size in self.space.sizes)
+
+    @cached_property
+    def allowed(self) -> tuple[tuple[int, ...], ...]:
+        """Per group the numbers of *pruned* units that are allowed, ascending from 0."""
+        groups = zip(self.space.sizes, self.space.floors, self.steps, strict=True)
+        return tuple(
+            tuple(size - kept for kept in (size, *(k for k in range(size - 1, floor - 1, -1) if k % step == 0)))
+            for size, floor, step in groups
+        )
+
+    @cached_property
+    def most(self) -> NDArray[np.int64]:
+        """(G,) the largest number of pruned units allowed in each group."""
+        return np.array([counts[-1] for counts in self.allowed], np.int64)
+
+    def allows(self, counts: ArrayLike) -> bool:
+        """Whether the numbers of pruned units per group (G,) are all allowed."""
+        return all(k in allowed for k, allowed in zip(np.asarray(counts).tolist(), self.allowed, strict=True))
+
+    def reach(self, budget: Budget) -> Budget:
+        """`budget`, of this space, as far as allowed counts can meet it.
+
+        A count becomes the smallest sum of allowed counts that is at least as large: itself, where it is one. A cost stays.
+
+        Raises UsageError if all allowed together free less than the target; the message names the largest sparsity.
+        """
+        most = int(budget.capacity(self.most))
+        if most < budget.target:
+            largest = math.floor(10_000 * Fraction(most, budget.dense)) / 10_000
+            raise UsageError(
+                f"budget {budget.name}: {budget.target} {budget.unit} are to go, but in multiples of {self.align} "
+                f"at most {most} can: the maximum sparsity is {largest:.4f}",
+                hint=f"--align 1, or --sparsity {largest:.4f}",
+            )
+        return CountBudget(self.space, self._least_sum(budget.target)) if budget.counts_units else budget
+
+    def _least_sum(self, target: int) -> int:
+        """The smallest sum of one allowed count per group that is at least `target`, which the sum of the largest is."""
+        sums = np.zeros(int(self.most.sum()) + 1, bool)
+        sums[0] = True
+        for allowed in self.allowed:
+            before = sums
+            sums = np.zeros_like(before)
+            for k in allowed:
+                sums[k:] |= before[: len(before) - k]
+        return target + int(sums[target:].argmax())
+
+
+def _step(size: int, align: int) -> int:
+    step = align
+    while step >= size:
+        if step % 2 or step // 2 < LEAST:
+            return 1
+        step //= 2
+    return step
