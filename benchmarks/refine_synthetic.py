@@ -6,7 +6,7 @@ nonlinearity on top, and a PSNR of it. The surrogate knows `a` and the couplings
 start is the surrogate's optimum by swaps. A share of 0 is the start and 1 the better of two optima of the true metric under
 all single swaps, one descended to from the start, the other from the linearised truth.
 
-    python benchmarks/refine_synthetic.py [--units 64 512] [--evaluations 300 2000] [--seeds 5] [--only NAME ...]
+    python benchmarks/refine_synthetic.py [--units 64 512] [--evaluations 300 2000] [--seeds 5] [--only NAME]
 """
 
 from __future__ import annotations
@@ -20,6 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcompress import seeds
+from qcompress.refine.contract import Proposing
+from qcompress.refine.loop import refine
+from qcompress.refine.proposers import PROPOSERS
+from qcompress.refine.racing import Racing
+from qcompress.refine.screening import Screening
 from qcompress.selection import Selection, UnitSpace
 
 Array = NDArray[np.float64]
@@ -52,7 +57,7 @@ class StandIn:
 
     def _psnr(self, error: Array, images: slice = slice(None)) -> Array:
         curved: Array = self.noise[images] + error * (1 + error / (error + 4 * self.noise[images]))
-        return -10 * np.log10(0.003 * curved)
+        return np.asarray(-10 * np.log10(0.003 * curved))
 
     def energy(self, x: NDArray[np.bool_]) -> Array:
         """(K,) energy of the surrogate, lower is better; its unit is not dB."""
@@ -135,3 +140,65 @@ def descend(problem: StandIn, order: NDArray[np.intp], count: int) -> NDArray[np
         if change[row, column] >= -1e-12:
             return x
         x[[out[row], into[column]]] = [False, True]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way to refine. Hill climbing with screening and racing is also the tensor train's ablation: the same without samples."""
+
+    proposer: Proposing
+    screening: Screening | None
+    racing: Racing | None
+
+
+ROWS = {
+    "hill climbing": Row(PROPOSERS["hill-climbing"], None, None),
+    "hill climbing, screened": Row(PROPOSERS["hill-climbing"], Screening(), None),
+    "hill climbing, raced": Row(PROPOSERS["hill-climbing"], None, Racing()),
+    "hill climbing, screened, raced": Row(PROPOSERS["hill-climbing"], Screening(), Racing()),
+    "PROTES": Row(PROPOSERS["protes"], None, None),
+    "tensor train": Row(PROPOSERS["tensor-train"], None, None),
+    "tensor train, screened, raced": Row(PROPOSERS["tensor-train"], Screening(), Racing()),
+}
+
+
+def share(problem: StandIn, start: Selection, best: float, row: Row, evaluations: int, seed: int) -> float:
+    """The share of the possible improvement that a refinement reaches."""
+    result = refine(
+        problem,
+        start,
+        evaluations=evaluations,
+        seed=seed,
+        surrogate=problem.energy,
+        proposer=row.proposer,
+        screening=row.screening,
+        racing=row.racing,
+    )
+    return result.gain_db / (best - result.start_value)
+
+
+def main() -> None:
+    """Prints one line per way to refine: its mean share over the seeds, and each."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--units", type=int, nargs="+", default=[64, 512])
+    parser.add_argument("--evaluations", type=int, nargs="+", default=[300, 2000])
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--only", nargs="+", choices=list(ROWS), default=list(ROWS))
+    options = parser.parse_args()
+    print("share of the possible improvement: 0 = start (nothing), 1 = best optimum by swaps")
+    for units in options.units:
+        problems = [stand_in(units, seed) for seed in range(options.seeds)]
+        for evaluations in options.evaluations:
+            for name in options.only:
+                began = time.perf_counter()
+                shares = [share(*problem, ROWS[name], evaluations, seed) for seed, problem in enumerate(problems)]
+                seconds = (time.perf_counter() - began) / len(shares)
+                each = " ".join(f"{value:6.2f}" for value in shares)
+                print(
+                    f"{units:4} units {evaluations:5} evaluations  {name:32} {np.mean(shares):6.2f}  ({each})  {seconds:.1f} s each",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()

@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qcompress.alignment import Alignment
@@ -53,6 +53,7 @@ def test_floors_cut_what_a_group_may_keep() -> None:
     assert Alignment(space, 16).allowed == ((0, 16, 32), (0, 16, 32, 48, 64), (0,), (0,))
 
 
+@settings(deadline=None)
 @given(spaces(), st.integers(1, 40))
 def test_allowed_counts_are_whole_blocks_above_the_floor(space: UnitSpace, align: int) -> None:
     alignment = Alignment(space, align)
@@ -64,12 +65,14 @@ def test_allowed_counts_are_whole_blocks_above_the_floor(space: UnitSpace, align
     assert alignment.most.tolist() == [counts[-1] for counts in alignment.allowed]
 
 
+@settings(deadline=None)
 @given(spaces())
 def test_an_alignment_of_one_allows_what_the_floors_do(space: UnitSpace) -> None:
     ranges = [tuple(range(size - floor + 1)) for size, floor in zip(space.sizes, space.floors, strict=True)]
     assert list(Alignment(space).allowed) == ranges
 
 
+@settings(deadline=None)
 @given(spaces(), st.integers(1, 20), st.data())
 def test_a_count_becomes_the_smallest_feasible_sum(space: UnitSpace, align: int, data: st.DataObject) -> None:
     alignment = Alignment(space, align)

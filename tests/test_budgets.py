@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qcompress.budgets import Budget, CostBudget, CountBudget, budget
@@ -76,6 +76,7 @@ def test_target_outside_its_range(target: int) -> None:
         CostBudget(SPACE, "params", params, 10**6)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3), st.integers(0, 4)), min_size=1, max_size=4))
 def test_capacity_is_exact_for_one_and_many(rows: list[tuple[int, int, int]]) -> None:
     cost = CostBudget(SPACE, "params", params, 1)
@@ -85,6 +86,7 @@ def test_capacity_is_exact_for_one_and_many(rows: list[tuple[int, int, int]]) ->
     assert CountBudget(SPACE, 1).capacity(rows).tolist() == [sum(row) for row in rows]
 
 
+@settings(deadline=None)
 @given(st.tuples(st.integers(0, 6), st.integers(0, 4), st.integers(0, 5)))
 def test_marginals_are_differences(counts: tuple[int, int, int]) -> None:
     cost = CostBudget(SPACE, "params", params, 1)

@@ -45,7 +45,7 @@ def test_energies_agree_with_the_sum_and_with_dimod(name: str) -> None:
     assert problem.energy(x[77]) == pytest.approx(by_hand)
 
 
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 @given(st.integers(0, 100), st.integers(0, 255))
 def test_marginals_are_energy_changes_of_flips(seed: int, number: int) -> None:
     problem = formulate(Hybrid(beta_off=0.1, similarity=2.0), scores(seed))

@@ -19,6 +19,7 @@ from qcompress.masks import consumer_masks
 from qcompress.recover import Level, recover, reestimate_batchnorm
 from qcompress.recover.bias import _response
 from qcompress.recover.design import Affine, divisions, output_rows, places_of, rows, set_matrix, weight_matrix
+from qcompress.recover.outliers import outlier_weights
 from qcompress.recover.ridge import NormalEquations
 from qcompress.scoring import mean_inputs
 from qcompress.selection import Selection
@@ -96,26 +97,31 @@ def test_matrices_go_back_and_forth(layer: Affine, shape: tuple[int, ...]) -> No
 @settings(max_examples=30, deadline=None)
 def test_streamed_is_one_shot(parts: list[int], ridge: float) -> None:
     total = sum(parts)
+    weight = noise(total, seed=3).abs() + 0.1
     x, y, start = noise(3, total, 4), noise(3, total, 2, seed=1), noise(3, 5, 2, seed=2)
     streamed = NormalEquations()
     for begin, end in itertools.pairwise(np.cumsum([0, *parts]).tolist()):
-        streamed.add(x[:, begin:end], y[:, begin:end])
+        streamed.add(x[:, begin:end], y[:, begin:end], weight[begin:end])
     w = streamed.solve(start, ridge)
+    scale = weight.sqrt()[:, None]
     for g in range(3):  # the ridge as further rows: sqrt(penalty) * w = sqrt(penalty) * start
-        root = (ridge * x[g].square().mean() * total).sqrt() * torch.eye(4, 5, dtype=torch.float64)
-        left = torch.cat([torch.cat([x[g], torch.ones(total, 1)], 1), root])
-        right = torch.cat([y[g], root @ start[g]])
+        root = (ridge * (scale * x[g]).square().mean() * total).sqrt() * torch.eye(4, 5, dtype=torch.float64)
+        left = torch.cat([scale * torch.cat([x[g], torch.ones(total, 1)], 1), root])
+        right = torch.cat([scale * y[g], root @ start[g]])
         torch.testing.assert_close(w[g], torch.linalg.lstsq(left, right).solution, rtol=1e-6, atol=1e-8)
         error = torch.cat([x[g], torch.ones(total, 1)], 1) @ w[g] - y[g]
-        torch.testing.assert_close(streamed.residual(w)[g], error.square().mean(0), rtol=1e-6, atol=1e-12)
-    torch.testing.assert_close(streamed.variance(), y.var(1, correction=0))
+        torch.testing.assert_close(
+            streamed.residual(w)[g], (scale * error).square().sum(0) / weight.sum(), rtol=1e-6, atol=1e-12
+        )
+    variance = np.stack([np.diagonal(np.atleast_2d(np.cov(part.T, aweights=weight, bias=True))) for part in y.numpy()])
+    torch.testing.assert_close(streamed.variance(), torch.from_numpy(variance), rtol=1e-6, atol=1e-12)
 
 
 def test_dead_inputs_keep_their_weights() -> None:
     equations, start = NormalEquations(), noise(2, 4, 2)
     x = noise(2, 50, 3)
     x[0], x[1, :, 1] = 0, 0
-    equations.add(x, noise(2, 50, 2, seed=1))
+    equations.add(x, noise(2, 50, 2, seed=1), torch.ones(50))
     w = equations.solve(start, 1e-3)
     assert torch.isfinite(w).all()
     torch.testing.assert_close(w[0, :3], start[0, :3])
@@ -290,6 +296,32 @@ def test_shared_weights_and_layers_of_no_kind_are_left_alone() -> None:
     result = recover("lstsq", net, worse, groups, {}, crops(6, 1, 8, 8))
     assert [figure.layer for figure in result.layers] == ["0", "5"]
     assert result.model.get_parameter("4.weight") is result.model.get_parameter("2.weight")
+
+
+def test_a_wild_crop_does_not_decide() -> None:
+    """One crop in twenty is a thousand times brighter: ordinary images are repaired as if it were not there."""
+    model, cuts, data, fresh = randomised(Net()), pruned((1, 5, 7, 13)), crops(20, 1, 12, 12), noise(10, 1, 12, 12, seed=99)
+    slim = cut_away(model, cuts)
+    wild = CalibrationCrops(data.noisy.clone(), data.clean)
+    wild.noisy[2] *= 1000
+
+    def error(level: Level, seen: CalibrationCrops) -> float:
+        with torch.no_grad():
+            return float((recover(level, model, slim, GROUPS, cuts, seen).model(fresh) - model(fresh)).square().mean())
+
+    for level in ("bias", "lstsq"):
+        assert error(level, wild) < 1.5 * error(level, data) < 1.5 * error("none", data)
+
+
+@given(st.lists(st.floats(0, 1e6), min_size=1, max_size=9))
+def test_outlier_weights_bound_what_a_crop_counts(energies: list[float]) -> None:
+    weights = outlier_weights(torch.tensor(energies, dtype=torch.float64))
+    middle = float(np.sort(energies)[(len(energies) - 1) // 2])
+    assert ((weights > 0) & (weights <= 1)).all()
+    if middle > 0:
+        assert all(w * e <= middle * (1 + 1e-9) for w, e in zip(weights.tolist(), energies, strict=True))
+    else:
+        assert (weights == 1).all()
 
 
 def test_one_crop_cannot_be_held_back() -> None:

@@ -108,8 +108,9 @@ def test_similarity_and_means_match_stored_activations(model: Net, crops: Calibr
     both = np.cov(maps["up"], bias=True) + np.cov(maps["side"], bias=True)
     np.testing.assert_allclose(found.similarity[0], both / np.sqrt(np.outer(both.diagonal(), both.diagonal())), atol=1e-10)
     for name, x in maps.items():
-        np.testing.assert_allclose(found.means[name].numpy(), x.mean(1), atol=1e-12)
-        np.testing.assert_allclose(mean_inputs(model, [name], crops)[name].numpy(), x.mean(1), atol=1e-12)
+        typical = np.median(x.reshape(len(x), len(crops), -1).mean(2), 1)
+        np.testing.assert_allclose(found.means[name].numpy(), typical, atol=1e-12)
+        np.testing.assert_allclose(mean_inputs(model, [name], crops)[name].numpy(), typical, atol=1e-12)
 
 
 def test_a_constant_map_is_like_no_other(model: Net, crops: CalibrationCrops) -> None:

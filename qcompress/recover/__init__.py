@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from torch import Tensor, nn
+from torch import nn
 
 from qcompress.data.images import CalibrationCrops
 from qcompress.groups import Cut, Groups
@@ -47,7 +47,7 @@ def recover(
     """A repaired copy of `slim`, which `cuts` made from `dense`; the arguments are left as they were.
 
     none    the copy as it is
-    bias    the mean contribution of removed channels goes into their consumers' biases (bias.fold_means)
+    bias    the typical contribution of removed channels goes into their consumers' biases (bias.fold_means)
     lstsq   the same, then every layer whose input changed is refitted (lstsq.refit, which explains ridge and positions)
 
     Layers without a bias may get one. `progress` is told the share done, 0..1.
@@ -56,12 +56,7 @@ def recover(
     figures: tuple[LayerFigures, ...] = ()
     if level != "none":
         consumers = [name for name, cut in cuts.items() if cut.kept_in is not None]
-        fold_means(dense, model, cuts, _typical_inputs(dense, consumers, crops, batch))
+        fold_means(dense, model, cuts, mean_inputs(dense, consumers, crops, batch))
     if level == "lstsq":
         figures = refit(dense, model, groups, cuts, crops, ridge=ridge, batch=batch, positions=positions, progress=progress)
     return RecoverResult(model, level, figures)
-
-
-def _typical_inputs(dense: nn.Module, layers: Iterable[str], crops: CalibrationCrops, batch: int) -> dict[str, Tensor]:
-    """(input channels,) per layer: the median over crops of the channel's mean, which a few unusual crops do not move."""
-    return {name: means.median(0).values for name, means in mean_inputs(dense, layers, crops, batch).items()}

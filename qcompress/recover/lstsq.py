@@ -222,7 +222,7 @@ def _weights(targets: list[list[Tensor]], batches: Sequence[_Batch]) -> list[Ten
         for y in calls:
             energy += y.reshape(len(energy), -1, y.shape[1]).double().var(1, correction=0).sum(1)
         energies.append(energy)
-    return list(outlier_weights(torch.cat(energies)).split([len(energy) for energy in energies]))
+    return list(torch.split(outlier_weights(torch.cat(energies)), [len(energy) for energy in energies]))
 
 
 def _refit_layer(

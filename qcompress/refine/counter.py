@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import teneva
+import teneva  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 __all__ = ["CountedTrain"]
@@ -108,7 +108,7 @@ class CountedTrain:
         return np.array([np.sum(core[:, 1, :] * slope[:, 1, :]) for core, slope in zip(self.cores, slopes, strict=True)])
 
     def _normaliser_gradient(self) -> list[Array]:
-        """d log Z / dG_j[:, b, :] = sum over c of F_j[c] Z_{j+1}[count - c - b]' / Z, F_j[c] the c ones placed before j."""
+        """The slopes d log Z / dG_j[:, b, :] = sum over c of F_j[c] Z_{j+1}[count - c - b]' / Z, F_j[c]: c ones before j."""
         parts = []
         before = _States.end(self.count)
         for core, after in zip(self.cores, self._after, strict=True):

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcompress import seeds
-from qcompress.errors import InputError, UsageError
+from qcompress.errors import UsageError
 from qcompress.refine.contract import Energy, Evaluate, Measured, Proposing, RefineProgress, RefineResult
 from qcompress.refine.racing import Meter, Racing
 from qcompress.refine.screening import Screening
@@ -17,6 +17,7 @@ from qcompress.selection import Selection
 
 __all__ = ["refine"]
 
+_PROPOSER, _SCREENING, _RACING = TensorTrain(), Screening(), Racing()
 _IDLE_ROUNDS = 20  # so many batches in a row without a new candidate end the search: the neighbourhood is used up
 
 
@@ -28,20 +29,20 @@ def refine(
     seed: int,
     feasible: Callable[[Selection], bool] | None = None,
     surrogate: Energy | None = None,
-    proposer: Proposing = TensorTrain(),
-    screening: Screening | None = Screening(),
-    racing: Racing | None = Racing(),
+    proposer: Proposing = _PROPOSER,
+    screening: Screening | None = _SCREENING,
+    racing: Racing | None = _RACING,
     batch: int = 1,
     progress: Callable[[RefineProgress], None] | None = None,
 ) -> RefineResult:
     """Improves `start` on the true metric with at most `evaluations` measurements on all images, its own included.
 
     Every candidate has as many units pruned as the start and breaks no floor; `feasible` may forbid more. No candidate is
-    measured twice. The result is the best that was measured on every image, so never worse than the start there; it is chosen
+    measured twice. `surrogate` screens and tells the proposer which units are contested. The result is the best that was measured on every image, so never worse than the start there; it is chosen
     on those images, so its gain on others is smaller. KeyboardInterrupt ends the search and returns the best so far. With 0
     evaluations nothing is measured and the start comes back.
 
-    Raises UsageError for a negative number of evaluations or an empty evaluation set, InputError for a metric that is not finite.
+    Raises UsageError for negative evaluations or an empty evaluation set, InputError for a metric that is not finite.
     """
     if evaluations < 0:
         raise UsageError(f"evaluations must be 0 or more, got {evaluations}")
@@ -109,8 +110,6 @@ class _Run:
         if not chosen:
             return None
         measured, seen = self.meter.measure(chosen)
-        if not np.isfinite(measured.values).all():
-            raise InputError("the metric of a candidate is not finite", "look for images whose metric is infinite or nan")
         self._candidates += len(chosen)
         self._crown(chosen, measured, seen)
         if self._progress:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import teneva
+import teneva  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from qcompress.refine.contract import Energy, Measured, Proposer

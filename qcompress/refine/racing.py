@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from qcompress.errors import InputError
 from qcompress.refine.contract import Evaluate, Measured
 from qcompress.selection import Selection
 
@@ -31,6 +33,8 @@ class Racing:
     prior: float = 2.0
 
     def __post_init__(self) -> None:
+        if self.least < 2:
+            raise ValueError(f"least must be 2 or more, got {self.least}: a deviation needs two images")
         if not all(0 < stop < 1 for stop in self.stops) or list(self.stops) != sorted(set(self.stops)):
             raise ValueError(f"stops must be ascending shares between 0 and 1, got {self.stops}")
 
@@ -38,7 +42,7 @@ class Racing:
         """The images between one stop and the next."""
         edges = sorted({max(self.least, round(stop * images)) for stop in self.stops} - {images})
         edges = [0, *(edge for edge in edges if edge < images), images]
-        return tuple(range(first, last) for first, last in zip(edges, edges[1:], strict=False))
+        return tuple(range(first, last) for first, last in itertools.pairwise(edges))
 
     def survives(self, difference: NDArray[np.float64], usual: float) -> NDArray[np.bool_]:
         """(K,) whether each candidate goes on, from its (K, m) paired differences to the incumbent in dB.
@@ -81,7 +85,7 @@ class Meter:
         seen = np.full((len(selections), self._images), np.nan)
         alive = np.arange(len(selections))
         for part in self._parts:
-            seen[alive, part.start : part.stop] = self._call([selections[k] for k in alive], part)
+            seen[alive, part.start : part.stop] = self._call([selections[k] for k in alive.tolist()], part)
             if self._racing and self.leader is not None and part.stop < self._images:
                 difference = seen[alive, : part.stop] - self.leader[: part.stop]
                 alive = alive[self._racing.survives(difference, self._usual(difference))]
@@ -95,6 +99,8 @@ class Meter:
         self._spent += len(selections) * len(part)  # before the call: an interrupted one has cost its time too
         values = self._evaluate(selections, part)
         assert values.shape == (len(selections), len(part)), f"the evaluator returned {values.shape}"
+        if not np.isfinite(values).all():
+            raise InputError("the metric of a candidate is not finite", "look for images whose metric is infinite or nan")
         return values
 
     def _usual(self, difference: NDArray[np.float64]) -> float:

@@ -13,8 +13,7 @@ __all__ = ["flip_costs", "keeps_floors", "swapped"]
 
 def keeps_floors(space: UnitSpace, masks: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """(K,) which of the masks (K, n) leave every group its floor."""
-    keeps: NDArray[np.bool_] = (space.counts(masks) <= np.subtract(space.sizes, space.floors)).all(axis=1)
-    return keeps
+    return np.asarray((space.counts(masks) <= np.subtract(space.sizes, space.floors)).all(axis=1))
 
 
 def swapped(
@@ -22,15 +21,14 @@ def swapped(
     mask: NDArray[np.bool_],
     swaps: NDArray[np.intp],
     rng: np.random.Generator,
-    log_weights: NDArray[np.float64] | None = None,
 ) -> NDArray[np.bool_]:
     """(K', n) mutants of `mask` (n,), the k-th with `swaps[k]` units exchanged; those that break a floor are left out.
 
-    Units that come back and units that go are drawn without replacement in proportion to exp(`log_weights`) (n,).
+    Units that come back and units that go are drawn without replacement, all alike.
     """
     masks = np.repeat(mask[None], len(swaps), axis=0)
-    keys = rng.gumbel(size=masks.shape) + (0 if log_weights is None else log_weights)
-    for side in (mask, ~mask):  # the largest perturbed weights are a draw without replacement (Gumbel top-k)
+    keys = rng.random(masks.shape)
+    for side in (mask, ~mask):
         units = np.flatnonzero(side)
         order = units[np.argsort(-keys[:, units], axis=1)]
         most = min(int(swaps.max(initial=0)), order.shape[1])
@@ -38,7 +36,7 @@ def swapped(
         rows, places = np.nonzero(exchanged)
         masks[rows, order[rows, places]] ^= True
     same_count = masks.sum(axis=1) == mask.sum()  # a side may have fewer units than swaps
-    return masks[same_count & keeps_floors(space, masks)]
+    return np.asarray(masks[same_count & keeps_floors(space, masks)])
 
 
 def flip_costs(energy: Energy, mask: NDArray[np.bool_]) -> NDArray[np.float64]:

@@ -28,18 +28,16 @@ class TensorTrain:
     elite        number of best masks towards which P moves
     every        candidates told between two steps
     share        part of the candidates that is sampled; the rest are the incumbent with `swaps` units exchanged
-    follow       whether those swaps are drawn by the train's marginals; else all are equally likely
     """
 
     rank: int = 3
     contested: int = 128
-    flips: float = 4.0
+    flips: float = 8.0
     lr: float = 0.1
     elite: int = 10
     every: int = 16
     share: float = 0.25
     swaps: int = 1
-    follow: bool = False
 
     def begin(self, start: Selection, energy: Energy | None, rng: np.random.Generator) -> Proposer:
         """A warm start: P has its mode at `start`."""
@@ -63,17 +61,16 @@ class _Learner:
     def ask(self, count: int) -> NDArray[np.bool_]:
         sampled = int(self._rng.binomial(count, self._settings.share))
         swaps = np.full(count - sampled, self._settings.swaps)
-        weights = self._weights() if self._settings.follow else None
-        return np.concatenate((self._sample(sampled), swapped(self._space, self._mask, swaps, self._rng, weights)))
+        return np.concatenate((self._sample(sampled), swapped(self._space, self._mask, swaps, self._rng)))
 
     def tell(self, measured: Measured) -> None:
         for mask, value in zip(measured.masks[measured.whole], measured.values[measured.whole], strict=True):
             if value > self._value:
-                self._mask, self._value = mask, float(value)
+                self._follow(mask, float(value))
             self._elite.append((float(value), mask))
         self._elite = sorted(self._elite, key=lambda pair: -pair[0])[: self._settings.elite]
         self._told += len(measured.masks)
-        if self._told >= self._settings.every and (self._settings.share or self._settings.follow):
+        if self._told >= self._settings.every and self._settings.share > 0:
             self._told = 0
             self._learn()
 
@@ -86,29 +83,25 @@ class _Learner:
         masks, self._samples = self._samples[:number], self._samples[number:]
         return masks[keeps_floors(self._space, masks)]
 
-    def _weights(self) -> Array:
-        """(n,) log odds of flipping each unit of the incumbent: the train's for the contested, the lowest of it for others."""
-        share = np.clip(self._train.marginals(), 1e-6, 1 - 1e-6)
-        odds = np.log(share) - np.log1p(-share)
-        odds[self._mask[self._units]] *= -1
-        weights = np.full(len(self._space), odds.min(initial=0))
-        weights[self._units] = odds
-        return weights
+    def _follow(self, mask: NDArray[np.bool_], value: float) -> None:
+        """Takes a new incumbent. Swaps reach every unit, so the number of contested units in it may be another one."""
+        self._mask, self._value = mask, value
+        self._samples = self._samples[:0]
+        count = int(mask[self._units].sum())
+        if count != self._train.count:
+            self._train = CountedTrain(self._train.cores, count)
 
     def _learn(self) -> None:
         """One step up the elite's log-likelihood, normaliser included, on the logarithms of the cores: they stay positive.
 
-        Swaps reach every unit, so a mask of the elite may hold another number of contested units than the incumbent: P is
-        for the incumbent's number, and learns from the masks that share it.
+        P is for the incumbent's number of contested units; it learns from those of the elite that share it.
         """
-        count = int(self._mask[self._units].sum())
         masks = np.array([mask[self._units] for _, mask in self._elite])
-        masks = masks[masks.sum(axis=1) == count]
-        train = _distribution(self._logs, count)
-        slopes = train.gradient(masks, np.full(len(masks), 1 / len(masks)))
-        for log, slope, core in zip(self._logs, slopes, train.cores, strict=True):
+        masks = masks[masks.sum(axis=1) == self._train.count]
+        slopes = self._train.gradient(masks, np.full(len(masks), 1 / len(masks)))
+        for log, slope, core in zip(self._logs, slopes, self._train.cores, strict=True):
             log += self._settings.lr * slope * core  # d/d log G = G d/dG
-        self._train = _distribution(self._logs, count)
+        self._train = _distribution(self._logs, self._train.count)
         self._samples = self._samples[:0]
 
 

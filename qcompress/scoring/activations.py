@@ -28,7 +28,7 @@ class Activations:
 
     similarity  one (m, m) array per group, -1..1: centred cosine of the units' maps, over images, places and consumers; 1 on
                 the diagonal, 0 between a constant map and any other
-    means       (input channels,) per consumer layer: the mean of each of its input channels
+    means       (input channels,) per consumer layer: the typical mean of each of its input channels, see `mean_inputs`
     """
 
     similarity: tuple[NDArray[np.float64], ...]
@@ -89,17 +89,22 @@ def measure_activations(
         _cosine(group, [moment.covariance() for _, moment in pairs])
         for group, pairs in zip(groups.groups, moments, strict=True)
     )
-    return Activations(similarity, {name: torch.cat(rows).mean(0) for name, rows in means.items()})
+    return Activations(similarity, {name: _typical(rows) for name, rows in means.items()})
 
 
 def mean_inputs(model: nn.Module, layers: Iterable[str], crops: CalibrationCrops, batch: int = 8) -> dict[str, Tensor]:
-    """(N, input channels) float64 means of each input channel of each of `layers`, one row per crop, in one pass.
+    """(input channels,) float64 per layer: the median over crops (and calls) of the mean of each input channel, in one pass.
 
-    A layer that is called several times has a row per call. The model is left as it was.
+    The median, because in trained networks a few images can excite some channels a thousand times more than all others do; the
+    plain mean then describes those images, and a repair by it costs every ordinary image decibels. The model is left as it was.
     """
     rows: dict[str, list[Tensor]] = {name: [] for name in layers}
     _stream(model, rows, crops, batch, lambda name, x: rows[name].append(x.mean(1)), None)
-    return {name: torch.cat(parts) for name, parts in rows.items()}
+    return {name: _typical(parts) for name, parts in rows.items()}
+
+
+def _typical(means: list[Tensor]) -> Tensor:
+    return torch.cat(means).quantile(0.5, 0)
 
 
 def _stream(
@@ -110,7 +115,7 @@ def _stream(
     see: Callable[[str, Tensor], None],
     progress: Advance | None,
 ) -> None:
-    """Run `crops` through `model` and show `see` every input of every one of `layers`, as (batch, places, channels), float64."""
+    """Run `crops` through `model` and show `see` every input of each of `layers`, as (batch, places, channels) in float64."""
     with frozen(model), torch.no_grad(), _listening(model, layers, see):
         for start in range(0, len(crops), batch):
             model(crops.noisy[start : start + batch])
