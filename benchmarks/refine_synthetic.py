@@ -62,7 +62,7 @@ class StandIn:
     def energy(self, x: NDArray[np.bool_]) -> Array:
         """(K,) energy of the surrogate, lower is better; its unit is not dB."""
         masks = x.astype(float)
-        return masks @ self.diagonal + np.einsum("ki,ki->k", masks @ self.couplings, masks)
+        return np.asarray(masks @ self.diagonal + np.einsum("ki,ki->k", masks @ self.couplings, masks))
 
     def best_swap(self, x: NDArray[np.bool_]) -> tuple[float, NDArray[np.bool_]]:
         """The mean PSNR after the best single swap out of all, and the mask after it."""
@@ -144,7 +144,7 @@ def descend(problem: StandIn, order: NDArray[np.intp], count: int) -> NDArray[np
 
 @dataclass(frozen=True)
 class Row:
-    """One way to refine. Hill climbing with screening and racing is also the tensor train's ablation: the same without samples."""
+    """One way to refine. Hill climbing, screened and raced, is also the tensor train without its samples."""
 
     proposer: Proposing
     screening: Screening | None
@@ -195,7 +195,7 @@ def main() -> None:
                 seconds = (time.perf_counter() - began) / len(shares)
                 each = " ".join(f"{value:6.2f}" for value in shares)
                 print(
-                    f"{units:4} units {evaluations:5} evaluations  {name:32} {np.mean(shares):6.2f}  ({each})  {seconds:.1f} s each",
+                    f"{units:4} units {evaluations:5} evaluations  {name:32} {np.mean(shares):6.2f}  ({each})  {seconds:.1f} s",
                     flush=True,
                 )
 

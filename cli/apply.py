@@ -19,6 +19,8 @@ def apply(
     recover: options.Recover = options.Recover.lstsq,
     data: options.Data = None,
     noise: options.Noise = None,
+    ignore: options.Ignore = None,
+    floor: options.Floor = 1,
     opset: options.Opset = 18,
     dynamic: options.Dynamic = True,
     max_drop: options.MaxDrop = None,
@@ -33,7 +35,7 @@ def apply(
 ) -> None:
     """Apply PLAN to the CHECKPOINT it was made for, again: surgery, repair, export and verification, without the search.
 
-    With the data, noise and seed of the run that made the plan this gives the same network.
+    With the data, noise, seed, --ignore and --floor of the run that made the plan this gives the same network.
     """
     from qcompress import settings as s
     from qcompress.pipeline import apply as run
@@ -44,6 +46,7 @@ def apply(
         recover=recover.value,
         checkpoint=s.CheckpointOptions(arch, options.parse_arch_args(arch_args), trust_pickle),
         data=s.DataOptions(data, noise),
+        search=s.SearchOptions(ignore=tuple(ignore or ()), floor=floor),
         export=s.ExportOptions(opset, dynamic),
         limits=s.Limits(max_drop, min_speedup),
     )

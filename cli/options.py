@@ -13,6 +13,7 @@ import typer
 from qcompress.errors import UsageError
 
 __all__ = [
+    "Align",
     "Arch",
     "ArchArgs",
     "Budget",
@@ -33,6 +34,7 @@ __all__ = [
     "Seed",
     "Size",
     "TrustPickle",
+    "parse_align",
     "parse_arch_args",
     "parse_coefficients",
 ]
@@ -78,6 +80,12 @@ Seed = Annotated[int, typer.Option(help="Seed of the whole run.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result, or the error, as JSON on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
 Device = Annotated[str, typer.Option(help="Where torch computes: cpu, cuda, cuda:1 ...")]
+Align = Annotated[
+    str,
+    typer.Option(
+        help="Channels are kept in multiples of this: 16, 8, 4, 1, or auto: the largest of them that meets the budget exactly."
+    ),
+]
 Opset = Annotated[int, typer.Option(help="ONNX opset to write.")]
 Dynamic = Annotated[bool, typer.Option("--dynamic/--static", help="Let batch, height and width vary where the network allows it.")]
 MaxDrop = Annotated[
@@ -91,6 +99,20 @@ Ignore = Annotated[
     list[str] | None, typer.Option(metavar="PATTERN", help="Keep layers whose name matches (shell wildcards); repeatable.")
 ]
 Floor = Annotated[int, typer.Option(help="Units that every group keeps at least.")]
+
+
+def parse_align(text: str) -> int | None:
+    """The value of --align: a number, or None for "auto".
+
+    >>> parse_align("auto"), parse_align("8")
+    (None, 8)
+    """
+    if text == "auto":
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise UsageError(f"--align {text!r}: expected a number or auto", "for example --align 16") from None
 
 
 def parse_arch_args(text: str | None) -> Mapping[str, Any] | None:

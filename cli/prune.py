@@ -17,6 +17,7 @@ def prune(
     sparsity: Annotated[float, typer.Option("--sparsity", "-s", help="Share of the budget to remove: 0 to below 1.")] = 0.5,
     budget: Annotated[options.Budget, typer.Option(help="What the share is taken of.")] = options.Budget.filters,
     backend: Annotated[str, typer.Option(help="Solver of the QUBO: neal, tabu, steepest, exact.")] = "neal",
+    align: options.Align = "auto",
     objective: Annotated[
         str, typer.Option(help="What is minimised: hybrid, l1-qubo, taylor, fisher, magnitude, random.")
     ] = "hybrid",
@@ -63,7 +64,7 @@ def prune(
         checkpoint=s.CheckpointOptions(arch, options.parse_arch_args(arch_args), trust_pickle),
         data=s.DataOptions(data, noise),
         search=s.SearchOptions(
-            named_objective(objective, **options.parse_coefficients(coefficient or ())), backend, ignore=tuple(ignore or ()), floor=floor
+            named_objective(objective, **options.parse_coefficients(coefficient or ())), backend, align=options.parse_align(align), ignore=tuple(ignore or ()), floor=floor
         ),
         refine=s.RefineOptions(refine_evals),
         export=s.ExportOptions(opset, dynamic),

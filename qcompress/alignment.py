@@ -18,7 +18,10 @@ from qcompress.budgets import Budget, CountBudget
 from qcompress.errors import UsageError
 from qcompress.selection import UnitSpace
 
-__all__ = ["Alignment"]
+__all__ = ["BLOCKS", "Alignment"]
+
+BLOCKS = (16, 8, 4, 1)
+"""Blocks of channels that runtimes compute in, largest first, and none."""
 
 LEAST = 4
 """The smallest fraction of an alignment: below four input channels runtimes have no blocked kernel left to lose."""
@@ -45,6 +48,19 @@ class Alignment:
     def __post_init__(self) -> None:
         if self.align < 1:
             raise UsageError(f"align is {self.align}, expected at least 1", hint="--align 1 allows every number of channels")
+
+    @classmethod
+    def fitting(cls, budget: Budget) -> Alignment:
+        """The largest of the usual blocks (16, 8, 4, 1) with which the budget can be met: exactly, where it counts units.
+
+        Raises UsageError if even single channels do not reach the target.
+        """
+        space = budget.space
+        for align in BLOCKS[:-1]:
+            alignment = cls(space, align)
+            if budget.capacity(alignment.most) >= budget.target and alignment.reach(budget).target == budget.target:
+                return alignment
+        return cls(space, BLOCKS[-1])
 
     @cached_property
     def steps(self) -> tuple[int, ...]:

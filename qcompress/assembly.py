@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qcompress._version import __version__
+from qcompress.alignment import BLOCKS
 from qcompress.checkpoints import Checkpoint
 from qcompress.data.images import ImageSet, Splits
 from qcompress.exporters import Artifact
@@ -107,7 +108,7 @@ def assemble(
         schema=1,
         status=status,
         reasons=reasons,
-        notes=(*artifact.notes, *checked.notes, *_notes(recovered)),
+        notes=(*artifact.notes, *checked.notes, *_notes(recovered, choice)),
         checkpoint=CheckpointFacts(
             file=str(job.checkpoint.path), sha256=job.checkpoint.sha256, architecture=job.checkpoint.architecture
         ),
@@ -147,6 +148,7 @@ def command(checkpoint: Checkpoint, settings: Settings) -> str:
         "--metric": (settings.metric, default.metric),
         "--refine-evals": (settings.refine.evaluations, default.refine.evaluations),
         "--recover": (settings.recover, default.recover),
+        "--align": (search.align, default.search.align),
         "--floor": (search.floor, default.search.floor),
         "--opset": (settings.export.opset, default.export.opset),
         "--size": (settings.verify.size, default.verify.size),
@@ -169,10 +171,21 @@ def _coefficients(objective: Objective) -> dict[str, float]:
     return dict(vars(objective))
 
 
-def _notes(recovered: Recovered) -> tuple[str, ...]:
-    if not recovered.batchnorm_reestimated:
-        return ()
-    return ("BatchNorm statistics of the slim network were re-estimated on the calibration images: better on the selection images",)
+def _notes(recovered: Recovered, choice: Choice) -> tuple[str, ...]:
+    notes = []
+    if choice.search and choice.search.capacity != choice.search.asked:
+        notes.append(
+            f"{choice.search.asked:,} were to go, {choice.search.capacity:,} did: "
+            f"the least that counts in multiples of {choice.align} allow"
+        )
+    if choice.search and len(choice.refined) and choice.align < BLOCKS[0]:
+        notes.append(
+            f"channel counts are multiples of {choice.align}; runtimes compute in blocks of up to {BLOCKS[0]}, "
+            f"so --align {BLOCKS[0]} may be faster at the same sparsity"
+        )
+    if recovered.batchnorm_reestimated:
+        notes.append("BatchNorm statistics of the slim network were re-estimated on calibration images")
+    return tuple(notes)
 
 
 def _metric_facts(name: str, unit: str, checked: Verification, as_cut: Mapping[str, Quality]) -> MetricFacts:
@@ -220,6 +233,10 @@ def _search_facts(settings: Settings, choice: Choice) -> SearchFacts:
     return SearchFacts(
         backend=settings.search.backend if found else "plan",
         objective=repr(settings.search.objective) if found else "plan",
+        budget=settings.budget if found else None,
+        asked=found.asked if found else None,
+        capacity=found.capacity if found else None,
+        align=choice.align if found else None,
         energy=found.energy if found else None,
         greedy_energy=found.greedy_energy if found else None,
         trace=tuple(probe._asdict() for probe in found.trace) if found else (),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from torch import nn
 
 from qcompress import assembly, checkpoints, latency, plans, qubo, scoring, seeds, slim_folder, surgery, tracing
 from qcompress import verify as verification
+from qcompress.alignment import Alignment
 from qcompress.budgets import Budget, budget
 from qcompress.checkpoints import Checkpoint
 from qcompress.data import noise, splits
@@ -73,6 +75,7 @@ class Choice:
 
     selected: Selection
     refined: Selection
+    align: int = 1
     search: SearchResult | None = None
     refinement: RefineResult | None = None
 
@@ -104,9 +107,11 @@ def prune(
     """
     settings = settings or Settings()
     folder = claim(Path(out) if out else default_folder(Path(checkpoint)))
-    job = prepare(Path(checkpoint), settings, observer)
-    choice = choose(job, _budget(job))
     search = settings.search
+    job = prepare(
+        Path(checkpoint), settings, observer, check=lambda groups: _alignment(_budget(groups, settings), search.align)
+    )
+    choice = choose(job, _budget(job.groups, settings))
     plan = Plan.of(
         slim_folder.source_of(job.checkpoint),
         job.groups,
@@ -152,8 +157,18 @@ def default_folder(checkpoint: Path) -> Path:
     return checkpoint.with_name(checkpoint.name.split(".")[0] or checkpoint.name).with_suffix(".slim")
 
 
-def prepare(path: Path, settings: Settings, observer: Observer, *, size: int | None = None) -> Job:
-    """Loads the checkpoint, traces it at the latency input's size (or `size`), reads the images."""
+def prepare(
+    path: Path,
+    settings: Settings,
+    observer: Observer,
+    *,
+    size: int | None = None,
+    check: Callable[[Groups], object] | None = None,
+) -> Job:
+    """Loads the checkpoint, traces it at the latency input's size (or `size`), reads the images.
+
+    `check` may raise for groups that will not do, before the images are read.
+    """
     watch = Stopwatch(observer)
     options, source = settings.checkpoint, settings.data
     _check_device(settings.device)
@@ -165,7 +180,8 @@ def prepare(path: Path, settings: Settings, observer: Observer, *, size: int | N
         example = torch.zeros(checkpoint.example_shape(size or settings.verify.size))
         groups = tracing.trace(checkpoint.model, example, ignore=settings.search.ignore, floor=settings.search.floor)
         advance(1, f"{len(groups.space)} units in {len(groups.groups)} groups")
-    _budget_of(groups, settings)  # an unreachable sparsity should not wait for the images
+    if check is not None:
+        check(groups)
     with watch.stage("images") as advance:
         images = splits.load(
             source.source,
@@ -190,25 +206,38 @@ def _check_device(name: str) -> None:
         raise UsageError(f"device {name!r} cannot be used: {reason}", "--device cpu works everywhere") from error
 
 
-def _budget_of(groups: Groups, settings: Settings) -> Budget:
+def _budget(groups: Groups, settings: Settings) -> Budget:
     return budget(settings.budget, settings.sparsity, groups.space, groups.params, groups.macs)
 
 
-def _budget(job: Job) -> Budget:
-    return _budget_of(job.groups, job.settings)
+def _alignment(target: Budget, align: int | None) -> Alignment:
+    """As set; raises where it cannot reach the target."""
+    alignment = Alignment.fitting(target) if align is None else Alignment(target.space, align)
+    alignment.reach(target)
+    return alignment
+
+
+def _feasible(selection: Selection, target: Budget, alignment: Alignment) -> bool:
+    """Whether a candidate of the refinement still meets the budget, with allowed counts."""
+    counts = selection.space.counts(selection.x)
+    return alignment.allows(counts) and bool(target.capacity(counts) >= target.target)
 
 
 def choose(job: Job, target: Budget) -> Choice:
     """Scores the units, solves the QUBO at the budget, refines the answer on the true metric."""
     settings, search = job.settings, job.settings.search
+    alignment = _alignment(target, search.align)
     with job.watch.stage("scores", 1.0) as advance:
         scores = scoring.score(job.model, job.groups, job.calibration(), job.metric.loss, progress=advance)
     with job.watch.stage("capacity search") as advance:
         problem = qubo.formulate(search.objective, scores)
-        found = to_capacity(problem, target, solver(search.backend), settings.seed, reads=search.reads)
-        advance(1, f"energy {found.energy:.4f}, greedy {found.greedy_energy:.4f}")
+        found = to_capacity(
+            problem, target, solver(search.backend), settings.seed, reads=search.reads, align=alignment.align
+        )
+        blocks = f", kept in multiples of {alignment.align}" if alignment.align > 1 else ""
+        advance(1, f"{len(found.selection)} units, energy {found.energy:.4f}, greedy {found.greedy_energy:.4f}{blocks}")
     if not settings.refine.evaluations or not len(found.selection):
-        return Choice(found.selection, found.selection, found)
+        return Choice(found.selection, found.selection, alignment.align, found)
 
     with job.watch.stage("refinement", settings.refine.evaluations) as advance:
 
@@ -221,13 +250,13 @@ def choose(job: Job, target: Budget) -> Choice:
             found.selection,
             evaluations=settings.refine.evaluations,
             seed=settings.seed,
-            feasible=None if target.counts_units else lambda s: bool(target.capacity(s.space.counts(s.x)) >= target.target),
+            feasible=lambda s: _feasible(s, target, alignment),
             surrogate=problem.energy,
             progress=show,
         )
     if result.interrupted:
         job.watch.say("interrupted: finishing with the best selection so far (Ctrl-C again to give up)")
-    return Choice(found.selection, result.selection, found, result)
+    return Choice(found.selection, result.selection, alignment.align, found, result)
 
 
 def finish(job: Job, choice: Choice, plan: Plan, folder: Path) -> Result:

@@ -166,10 +166,17 @@ class ParityFacts(_Facts):
 
 
 class SearchFacts(_Facts):
-    """How the units were chosen; `trace` is one record per step."""
+    """How the units were chosen; `trace` is one record per step.
+
+    `asked` is the capacity that the budget wants, `capacity` what the search's selection frees; counts kept are multiples of `align`.
+    """
 
     backend: str
     objective: str
+    budget: str | None = None
+    asked: int | None = None
+    capacity: int | None = None
+    align: int | None = None
     energy: Number
     greedy_energy: Number = None
     lower_bound: Number = None

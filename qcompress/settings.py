@@ -54,17 +54,23 @@ class DataOptions:
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """How the units are chosen: what is minimised, by which solver, which layers are out of bounds."""
+    """How the units are chosen: what is minimised, by which solver, which layers are out of bounds.
+
+    Kept counts are multiples of `align`; None is the largest block of 16, 8, 4 or 1 that meets the budget exactly.
+    """
 
     objective: Objective = field(default_factory=Hybrid)
     backend: str = "neal"
     reads: int = 32
+    align: int | None = None
     ignore: tuple[str, ...] = ()
     floor: int = 1
 
     def __post_init__(self) -> None:
         if self.floor < 1:
             raise UsageError(f"the floor of units per group must be at least 1, got {self.floor}")
+        if self.align is not None and self.align < 1:
+            raise UsageError(f"align must be at least 1, got {self.align}", "1 allows every number of channels")
         if self.reads < 1:
             raise UsageError(f"reads must be at least 1, got {self.reads}")
 

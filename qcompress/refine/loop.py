@@ -38,9 +38,10 @@ def refine(
     """Improves `start` on the true metric with at most `evaluations` measurements on all images, its own included.
 
     Every candidate has as many units pruned as the start and breaks no floor; `feasible` may forbid more. No candidate is
-    measured twice. `surrogate` screens and tells the proposer which units are contested. The result is the best that was measured on every image, so never worse than the start there; it is chosen
-    on those images, so its gain on others is smaller. KeyboardInterrupt ends the search and returns the best so far. With 0
-    evaluations nothing is measured and the start comes back.
+    measured twice. `surrogate` screens, and tells the proposer which units are contested. The result is the best that was
+    measured on every image, so never worse than the start there; it is chosen on those images, so its gain on others is
+    smaller. KeyboardInterrupt ends the search and returns the best so far. With 0 evaluations nothing is measured and the
+    start comes back.
 
     Raises UsageError for negative evaluations or an empty evaluation set, InputError for a metric that is not finite.
     """

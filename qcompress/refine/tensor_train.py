@@ -84,12 +84,15 @@ class _Learner:
         return masks[keeps_floors(self._space, masks)]
 
     def _follow(self, mask: NDArray[np.bool_], value: float) -> None:
-        """Takes a new incumbent. Swaps reach every unit, so the number of contested units in it may be another one."""
+        """Takes a new incumbent, and the mode of P with it: the slices of the units that changed sides change places.
+
+        Swaps reach every unit, so the number of contested units in the incumbent may be another one afterwards.
+        """
+        for place in np.flatnonzero((mask != self._mask)[self._units]):
+            self._logs[place] = self._logs[place][:, ::-1, :].copy()
         self._mask, self._value = mask, value
+        self._train = _distribution(self._logs, int(mask[self._units].sum()))
         self._samples = self._samples[:0]
-        count = int(mask[self._units].sum())
-        if count != self._train.count:
-            self._train = CountedTrain(self._train.cores, count)
 
     def _learn(self) -> None:
         """One step up the elite's log-likelihood, normaliser included, on the logarithms of the cores: they stay positive.
