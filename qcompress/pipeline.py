@@ -28,6 +28,7 @@ from qcompress.recover.choice import recover_best
 from qcompress.refine.loop import refine
 from qcompress.refine.contract import RefineProgress, RefineResult
 from qcompress.refine.objective import SlicedMetric
+from qcompress.refine.tensor_train import TensorTrain
 from qcompress.reports import Report
 from qcompress.search import SearchResult, to_capacity
 from qcompress.selection import Selection
@@ -252,6 +253,7 @@ def choose(job: Job, target: Budget) -> Choice:
             seed=settings.seed,
             feasible=lambda s: _feasible(s, target, alignment),
             surrogate=problem.energy,
+            proposer=TensorTrain(inside=alignment.align > 1),
             progress=show,
         )
     if result.interrupted:

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qcompress.refine.swaps import flip_costs, keeps_floors, swapped
+from qcompress.refine.swaps import flip_costs, keeps_floors, swapped, swapped_inside
 from qcompress.selection import UnitSpace
 
 
@@ -47,3 +47,16 @@ def test_keeps_floors_is_what_the_space_allows() -> None:
 def test_flip_costs_of_a_quadratic_energy() -> None:
     diagonal, mask = np.array([1.0, -2.0, 3.0]), np.array([1, 0, 1], bool)
     assert flip_costs(lambda masks: masks @ diagonal, mask).tolist() == [-1, -2, -3]
+
+
+def test_swaps_inside_groups_keep_their_counts_and_are_equally_likely() -> None:
+    space = UnitSpace.of([("a", 3), ("full", 2), ("b", 4)])
+    mask = np.array([1, 0, 0, 0, 0, 1, 1, 0, 0], bool)
+    mutants = swapped_inside(space, mask, np.full(6000, 1), np.random.default_rng(0))
+    assert (space.counts(mutants) == space.counts(mask)).all()
+    _, counts = np.unique(mutants, axis=0, return_counts=True)
+    assert len(counts) == 2 + 4  # pairs inside a, pairs inside b
+    assert np.abs(counts / 1000 - 1).max() < 0.15
+    twice = swapped_inside(space, mask, np.full(200, 2), np.random.default_rng(0))
+    assert (space.counts(twice) == space.counts(mask)).all()
+    assert len(swapped_inside(space, np.zeros(9, bool), np.ones(3, int), np.random.default_rng(0))) == 0

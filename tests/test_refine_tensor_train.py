@@ -23,7 +23,7 @@ def test_flip_odds_meet_the_expected_number_and_follow_the_costs() -> None:
 def test_the_warm_start_has_its_mode_at_the_start() -> None:
     rng = np.random.default_rng(0)
     pruned = np.arange(30) % 3 == 0
-    train = _distribution(_warm_cores(pruned, np.full(30, -2.5), 3, rng), 10)
+    train = _distribution(_warm_cores(pruned, np.full(30, -2.5), 3, rng), (10,), [30])
     drawn = train.sample(400, rng)
     unique, counts = np.unique(drawn, axis=0, return_counts=True)
     assert (unique[counts.argmax()] == pruned).all()
@@ -64,3 +64,18 @@ def test_the_train_follows_an_incumbent_with_another_number_of_contested_units()
     drawn = learner.ask(50)
     assert (drawn.sum(axis=1) == 4).all()
     assert drawn[:, outside].all()
+
+
+def test_inside_groups_every_candidate_keeps_the_counts_per_group() -> None:
+    space = UnitSpace.of([("a", 8), ("b", 6), ("whole", 5), ("c", 9)])
+    start = Selection(space, (0, 1, 2, 9, 10, 20, 21, 22, 23))
+    rng = np.random.default_rng(0)
+    learner = _Learner(TensorTrain(share=0.5, contested=14, every=2, inside=True), start, None, rng)
+    learner.tell(Measured(start.x[None], np.array([30.0]), np.array([True])))
+    seen: set[bytes] = set()
+    for round_number in range(12):
+        masks = learner.ask(10)
+        assert (space.counts(masks) == space.counts(start.x)).all()
+        seen.update(mask.tobytes() for mask in masks)
+        learner.tell(Measured(masks, rng.normal(30, 1, len(masks)) + round_number, np.ones(len(masks), bool)))
+    assert len(seen) > 40

@@ -16,8 +16,8 @@ __all__ = ["fold_means"]
 def fold_means(dense: nn.Module, slim: nn.Module, cuts: Mapping[str, Cut], means: Mapping[str, Tensor]) -> tuple[str, ...]:
     """Change the biases of `slim` in place and return the names of the layers concerned; a layer without a bias gets one.
 
-    `means[layer]` is (input channels,), the typical mean input of `dense` there (`scoring.mean_inputs`). Exact for channels that
-    are constant, where nothing is padded; at a zero-padded border the kernel sees less of the mean than is folded, and a
+    `means[layer]` is (input channels,), the typical mean input of `dense` there (`scoring.mean_inputs`). Exact for channels
+    that are constant, where nothing is padded; at a zero-padded border the kernel sees less of the mean than is folded, and a
     transposed convolution whose stride does not divide its kernel gets the average over its phases.
     """
     touched = []

@@ -50,7 +50,7 @@ class _Sampler:
 
     def _refresh(self) -> None:
         self._rescale()
-        self._train = CountedTrain(self._cores, self._count)
+        self._train = CountedTrain(self._cores, [self._count])
         self._stock = self._train.sample(self._settings.samples, self._rng)
 
     def _rescale(self) -> None:

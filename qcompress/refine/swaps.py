@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeAlias
+
 import numpy as np
 from numpy.typing import NDArray
 
 from qcompress.refine.contract import Energy
 from qcompress.selection import UnitSpace
 
-__all__ = ["flip_costs", "keeps_floors", "swapped"]
+__all__ = ["Mutate", "flip_costs", "keeps_floors", "swapped", "swapped_inside"]
+
+
+Mutate: TypeAlias = Callable[[UnitSpace, NDArray[np.bool_], NDArray[np.intp], np.random.Generator], NDArray[np.bool_]]
+"""Mutants of a mask (n,) by exchanges, as `swapped` makes them."""
 
 
 def keeps_floors(space: UnitSpace, masks: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -37,6 +44,25 @@ def swapped(
         masks[rows, order[rows, places]] ^= True
     same_count = masks.sum(axis=1) == mask.sum()  # a side may have fewer units than swaps
     return np.asarray(masks[same_count & keeps_floors(space, masks)])
+
+
+def swapped_inside(
+    space: UnitSpace, mask: NDArray[np.bool_], swaps: NDArray[np.intp], rng: np.random.Generator
+) -> NDArray[np.bool_]:
+    """`swapped` with every exchange inside one group, so that the counts per group stay as they are.
+
+    All pairs (one unit that comes back, one that goes) are alike, so a group is drawn with the weight of its pairs.
+    """
+    gone = space.counts(mask)
+    pairs = (gone * (np.asarray(space.sizes) - gone)).astype(float)
+    if not pairs.any():
+        return np.empty((0, len(mask)), bool)
+    masks = np.repeat(mask[None], len(swaps), axis=0)
+    for row, number in zip(masks, swaps, strict=True):
+        for group in rng.choice(len(pairs), size=number, p=pairs / pairs.sum()):
+            inside = row[space.spans[group]]  # a view: counts inside never change, so both sides have units
+            inside[[rng.choice(np.flatnonzero(inside)), rng.choice(np.flatnonzero(~inside))]] ^= True
+    return masks
 
 
 def flip_costs(energy: Energy, mask: NDArray[np.bool_]) -> NDArray[np.float64]:

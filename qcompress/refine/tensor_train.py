@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from qcompress.refine.contract import Energy, Measured, Proposer
 from qcompress.refine.counter import CountedTrain
-from qcompress.refine.swaps import flip_costs, keeps_floors, swapped
+from qcompress.refine.swaps import flip_costs, keeps_floors, swapped, swapped_inside
 from qcompress.selection import Selection
 
 __all__ = ["TensorTrain"]
@@ -28,6 +28,7 @@ class TensorTrain:
     elite        number of best masks towards which P moves
     every        candidates told between two steps
     share        part of the candidates that is sampled; the rest are the incumbent with `swaps` units exchanged
+    inside       whether the counts per group stay as they are (they are multiples of a block of channels, say)
     """
 
     rank: int = 3
@@ -38,6 +39,7 @@ class TensorTrain:
     every: int = 16
     share: float = 0.25
     swaps: int = 1
+    inside: bool = False
 
     def begin(self, start: Selection, energy: Energy | None, rng: np.random.Generator) -> Proposer:
         """A warm start: P has its mode at `start`."""
@@ -53,15 +55,23 @@ class _Learner:
         self._samples = np.empty((0, len(start.space)), bool)
         costs = np.zeros(len(start.space)) if energy is None else flip_costs(energy, start.x)
         self._units = _contested(costs, start.x, settings.contested)
+        self._mutate = swapped_inside if settings.inside else swapped
+        groups = start.space.group_of[self._units] if settings.inside else np.zeros(len(self._units), np.intp)
+        self._lengths = np.bincount(groups, minlength=1).tolist()
+        self._owner = groups  # of each contested unit: the segment of the train that counts it
         pruned = start.x[self._units]
         odds = _flip_odds(costs[self._units], pruned, settings.flips)
         self._logs = _warm_cores(pruned, odds, settings.rank, rng)
-        self._train = _distribution(self._logs, int(pruned.sum()))
+        self._train = _distribution(self._logs, self._counts(pruned), self._lengths)
+
+    def _counts(self, mask: NDArray[np.bool_]) -> tuple[int, ...]:
+        """Pruned units per segment, of a mask of the contested units."""
+        return tuple(np.bincount(self._owner, weights=mask, minlength=len(self._lengths)).astype(int).tolist())
 
     def ask(self, count: int) -> NDArray[np.bool_]:
         sampled = int(self._rng.binomial(count, self._settings.share))
         swaps = np.full(count - sampled, self._settings.swaps)
-        return np.concatenate((self._sample(sampled), swapped(self._space, self._mask, swaps, self._rng)))
+        return np.concatenate((self._sample(sampled), self._mutate(self._space, self._mask, swaps, self._rng)))
 
     def tell(self, measured: Measured) -> None:
         for mask, value in zip(measured.masks[measured.whole], measured.values[measured.whole], strict=True):
@@ -91,7 +101,7 @@ class _Learner:
         for place in np.flatnonzero((mask != self._mask)[self._units]):
             self._logs[place] = self._logs[place][:, ::-1, :].copy()
         self._mask, self._value = mask, value
-        self._train = _distribution(self._logs, int(mask[self._units].sum()))
+        self._train = _distribution(self._logs, self._counts(mask[self._units]), self._lengths)
         self._samples = self._samples[:0]
 
     def _learn(self) -> None:
@@ -99,12 +109,12 @@ class _Learner:
 
         P is for the incumbent's number of contested units; it learns from those of the elite that share it.
         """
-        masks = np.array([mask[self._units] for _, mask in self._elite])
-        masks = masks[masks.sum(axis=1) == self._train.count]
+        elite = [mask[self._units] for _, mask in self._elite]
+        masks = np.array([mask for mask in elite if self._counts(mask) == self._train.counts])
         slopes = self._train.gradient(masks, np.full(len(masks), 1 / len(masks)))
         for log, slope, core in zip(self._logs, slopes, self._train.cores, strict=True):
             log += self._settings.lr * slope * core  # d/d log G = G d/dG
-        self._train = _distribution(self._logs, self._train.count)
+        self._train = _distribution(self._logs, self._train.counts, self._lengths)
         self._samples = self._samples[:0]
 
 
@@ -139,7 +149,7 @@ def _warm_cores(pruned: NDArray[np.bool_], odds: Array, rank: int, rng: np.rando
     ]
 
 
-def _distribution(logs: list[Array], count: int) -> CountedTrain:
+def _distribution(logs: list[Array], counts: tuple[int, ...], lengths: list[int]) -> CountedTrain:
     """P of the cores exp(`logs`), scaled so that all entries together sum to about 1: products over many cores stay finite."""
     cores, right = [], np.ones(1)
     for log in reversed(logs):
@@ -147,4 +157,4 @@ def _distribution(logs: list[Array], count: int) -> CountedTrain:
         sums = core.sum(axis=1) @ right
         cores.append(core / sums.max())
         right = sums / sums.max()
-    return CountedTrain(cores[::-1], count)
+    return CountedTrain(cores[::-1], counts, lengths)
