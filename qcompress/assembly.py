@@ -108,7 +108,7 @@ def assemble(
         schema=1,
         status=status,
         reasons=reasons,
-        notes=(*artifact.notes, *checked.notes, *_notes(recovered, choice)),
+        notes=(*artifact.notes, *checked.notes, *_notes(recovered, settings.recover, choice)),
         checkpoint=CheckpointFacts(
             file=str(job.checkpoint.path), sha256=job.checkpoint.sha256, architecture=job.checkpoint.architecture
         ),
@@ -171,7 +171,7 @@ def _coefficients(objective: Objective) -> dict[str, float]:
     return dict(vars(objective))
 
 
-def _notes(recovered: Recovered, choice: Choice) -> tuple[str, ...]:
+def _notes(recovered: Recovered, asked: str, choice: Choice) -> tuple[str, ...]:
     notes = []
     if choice.search and choice.search.capacity != choice.search.asked:
         notes.append(
@@ -183,6 +183,8 @@ def _notes(recovered: Recovered, choice: Choice) -> tuple[str, ...]:
             f"channel counts are multiples of {choice.align}; runtimes compute in blocks of up to {BLOCKS[0]}, "
             f"so --align {BLOCKS[0]} may be faster at the same sparsity"
         )
+    if recovered.level != asked:
+        notes.append(f"repair {asked} was not kept: on the selection images the network was better without")
     if recovered.batchnorm_reestimated:
         notes.append("BatchNorm statistics of the slim network were re-estimated on calibration images")
     return tuple(notes)

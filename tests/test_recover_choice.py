@@ -1,0 +1,54 @@
+"""Of the repairs, the one that the selection crops prefer."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import lively
+from torch import Tensor, nn
+
+from qcompress import surgery, tracing
+from qcompress.architectures.half_unet import HalfUNet
+from qcompress.data.images import CalibrationCrops, SelectionCrops
+from qcompress.metrics import METRICS, Metric
+from qcompress.recover import Level
+from qcompress.recover.choice import mean_metric, recover_best
+from qcompress.selection import Selection
+
+
+def setting() -> tuple[nn.Module, nn.Module, object, object, CalibrationCrops, SelectionCrops]:
+    model = lively(HalfUNet(3, 8, 2, ghost=False))
+    groups = tracing.trace(model, torch.zeros(1, 3, 16, 16))
+    cuts = groups.cuts(Selection(groups.space, (0, 3, 9, 20, 33)))
+    generator = torch.Generator().manual_seed(0)
+    noisy = torch.rand(8, 3, 32, 32, generator=generator)
+    with torch.no_grad():
+        clean = model(noisy)  # the dense network is perfect here: a good repair is one that comes close to it
+    return model, surgery.slim(model, cuts), groups, cuts, CalibrationCrops(noisy[:5], clean[:5]), SelectionCrops(noisy[5:], clean[5:])
+
+
+@pytest.mark.parametrize("level", ["none", "bias", "lstsq"])
+def test_what_is_kept_is_never_worse_than_the_cut_network_on_the_selection_crops(level: Level) -> None:
+    model, slim, groups, cuts, calibration, selection = setting()
+    metric = METRICS["psnr"]
+    found = recover_best(level, model, slim, groups, cuts, calibration, selection, metric)  # type: ignore[arg-type]
+    cut, kept = mean_metric(slim, selection, metric), mean_metric(found.model, selection, metric)
+    assert kept >= cut
+    assert f"{kept:.3f} dB" in found.note
+    if level == "none":
+        assert kept == cut
+        assert not found.batchnorm_reestimated
+    if level == "lstsq":
+        assert kept > cut + 1
+
+
+def test_a_metric_that_repair_worsens_keeps_the_cut_network() -> None:
+    model, slim, groups, cuts, calibration, selection = setting()
+
+    def strangeness(output: Tensor, clean: Tensor) -> Tensor:
+        return (output - clean).square().mean((1, 2, 3))
+
+    metric = Metric("strangeness", "", True, strangeness, strangeness)
+    found = recover_best("lstsq", model, slim, groups, cuts, calibration, selection, metric)  # type: ignore[arg-type]
+    assert found.level == "none"
+    assert "worse than no repair" in found.note
