@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from qcompress import pipeline, qubo, scoring
+from qcompress import pipeline, qubo, scoring, seeds
 from qcompress.budgets import CountBudget, budget
+from qcompress.data.images import Splits
+from qcompress.data.splits import Role, from_pairs
 from qcompress.groups import Groups
 from qcompress.pipeline import Job
 from qcompress.problem import Problem
@@ -32,6 +34,7 @@ class Bench:
 
     job: Job
     scores: Scores
+    align: int
 
     @property
     def groups(self) -> Groups:
@@ -46,7 +49,7 @@ class Bench:
         """What the search chooses at this share of the units."""
         target = budget("filters", sparsity, self.groups.space, self.groups.params, self.groups.macs)
         assert isinstance(target, CountBudget)
-        return to_capacity(self.problem(objective), target, solver("neal"), seed).selection
+        return to_capacity(self.problem(objective), target, solver("neal"), seed, align=self.align).selection
 
     def report_db(self, model: torch.nn.Module) -> float:
         """Mean PSNR in dB on the report images."""
@@ -64,6 +67,8 @@ def arguments(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--data", type=Path, default=None)
     parser.add_argument("--noise", default=None)
     parser.add_argument("--arch", default=None)
+    parser.add_argument("--report-scenes", nargs="+", help="scenes to report on; the others are dealt to the two other roles")
+    parser.add_argument("--align", type=int, default=1, help="keep channels in multiples of this")
     parser.add_argument("--crop", type=int, default=DataOptions().crop)
     parser.add_argument("--seeds", type=int, default=3)
     return parser
@@ -74,7 +79,18 @@ def open_bench(options: argparse.Namespace, seed: int) -> Bench:
     data = replace(DataOptions(), source=options.data, noise=options.noise, crop=options.crop)
     settings = Settings(seed=seed, data=data, checkpoint=CheckpointOptions(arch=options.arch))
     job = pipeline.prepare(options.checkpoint, settings, SILENT, size=64)
-    return Bench(job, scoring.score(job.model, job.groups, job.calibration(), job.metric.loss))
+    if options.report_scenes:
+        job = replace(job, splits=_dealt(job.splits, frozenset(options.report_scenes), seed))
+    return Bench(job, scoring.score(job.model, job.groups, job.calibration(), job.metric.loss), options.align)
+
+
+def _dealt(images: Splits, report: frozenset[str], seed: int) -> Splits:
+    """`images` dealt again: the scenes in `report` to the report, of the others a third to selection."""
+    pairs = (*images.calibration.pairs, *images.selection.pairs, *images.report.pairs)
+    others = sorted({pair.scene for pair in pairs} - report)
+    chosen = seeds.stream(seed, "benchmark scenes").permutation(others)[: len(others) // 3].tolist()
+    roles: dict[str, Role] = {scene: "selection" if scene in chosen else "calibration" for scene in others}
+    return from_pairs(pairs, seed=seed, source=images.source, assign=roles | dict.fromkeys(report, "report"))
 
 
 def spread(values: list[float]) -> str:

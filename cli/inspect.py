@@ -16,12 +16,15 @@ def inspect(
     trust_pickle: options.TrustPickle = False,
     as_json: options.Json = False,
 ) -> None:
-    """Show what CHECKPOINT is and what can be pruned: coupled groups, units, parameters, MACs, and what is kept whole and why."""
+    """Show what CHECKPOINT is and what can be pruned of it: coupled groups, units, costs, and what is kept whole and why."""
     from qcompress import inspection
     from qcompress.settings import CheckpointOptions
 
     found = inspection.inspect(
-        checkpoint, CheckpointOptions(arch, options.parse_arch_args(arch_args), trust_pickle), size=size, ignore=tuple(ignore or ())
+        checkpoint,
+        CheckpointOptions(arch, options.parse_arch_args(arch_args), trust_pickle),
+        size=size,
+        ignore=tuple(ignore or ()),
     )
     if as_json:
         render.print_json(found.as_dict())

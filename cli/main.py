@@ -42,7 +42,9 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
-    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
 ) -> None:
     del version
 
@@ -57,10 +59,14 @@ def main(arguments: list[str] | None = None) -> int:
         render.show_error(error, as_json=as_json)
         return error.exit_code
     except typer.TyperException as error:  # an unknown option, a missing argument, a value of the wrong type
-        render.show_error(QCompressError(error.format_message(), "see `qcompress --help`"), as_json=as_json, kind="UsageError", code=2)
+        render.show_error(
+            QCompressError(error.format_message(), "see `qcompress --help`"), as_json=as_json, kind="UsageError", code=2
+        )
         return 2
     except (KeyboardInterrupt, typer.Abort):
-        render.show_error(QCompressError("interrupted, nothing was written"), as_json=as_json, kind="Interrupted", code=INTERRUPTED)
+        render.show_error(
+            QCompressError("interrupted, nothing was written"), as_json=as_json, kind="Interrupted", code=INTERRUPTED
+        )
         return INTERRUPTED
     except BrokenPipeError:  # the reader of our output went away (`| head`): not an error of ours
         sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - stays open until the interpreter has flushed it

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from enum import Enum
+from enum import Enum, StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 
-class Budget(str, Enum):
+class Budget(StrEnum):
     """What is counted against the sparsity."""
 
     filters = "filters"
@@ -48,7 +48,7 @@ class Budget(str, Enum):
     macs = "macs"
 
 
-class Recover(str, Enum):
+class Recover(StrEnum):
     """How the slim network is repaired, without training."""
 
     none = "none"
@@ -57,7 +57,10 @@ class Recover(str, Enum):
 
 
 Checkpoint = Annotated[
-    Path, typer.Argument(help="Trained checkpoint (.safetensors, .pt, .pth), or `reference` for the one that ships.", show_default=False)
+    Path,
+    typer.Argument(
+        help="Trained checkpoint (.safetensors, .pt, .pth), or `reference` for the one that ships.", show_default=False
+    ),
 ]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Output folder [default: NAME.slim next to the checkpoint].")]
 Data = Annotated[
@@ -74,7 +77,8 @@ Noise = Annotated[
 Arch = Annotated[str | None, typer.Option(help="Architecture, when not recognised: a known name or package.module:factory.")]
 ArchArgs = Annotated[str | None, typer.Option(metavar="JSON", help="Arguments of the architecture, as a JSON object.")]
 TrustPickle = Annotated[
-    bool, typer.Option("--trust-pickle", help="Unpickle a whole module. Runs code from the file: only for files you made yourself.")
+    bool,
+    typer.Option("--trust-pickle", help="Unpickle a whole module. Runs code from the file: only for files you made yourself."),
 ]
 Seed = Annotated[int, typer.Option(help="Seed of the whole run.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result, or the error, as JSON on stdout.")]
@@ -87,14 +91,16 @@ Align = Annotated[
     ),
 ]
 Opset = Annotated[int, typer.Option(help="ONNX opset to write.")]
-Dynamic = Annotated[bool, typer.Option("--dynamic/--static", help="Let batch, height and width vary where the network allows it.")]
+Dynamic = Annotated[
+    bool, typer.Option("--dynamic/--static", help="Let batch, height and width vary where the network allows it.")
+]
 MaxDrop = Annotated[
     float | None, typer.Option(help="Exit with 4 when the metric on report images drops by more than this (dB for psnr).")
 ]
-MinSpeedup = Annotated[
-    float | None, typer.Option(help="Exit with 4 unless the speedup's confidence interval lies above this.")
+MinSpeedup = Annotated[float | None, typer.Option(help="Exit with 4 unless the speedup's confidence interval lies above this.")]
+Size = Annotated[
+    int, typer.Option(help="Side of the square input, in pixels, at which MACs are counted and latency is measured.")
 ]
-Size = Annotated[int, typer.Option(help="Side of the square input, in pixels, at which MACs are counted and latency is measured.")]
 Ignore = Annotated[
     list[str] | None, typer.Option(metavar="PATTERN", help="Keep layers whose name matches (shell wildcards); repeatable.")
 ]
@@ -140,9 +146,11 @@ def parse_coefficients(pairs: Sequence[str]) -> dict[str, float]:
     """
     found = {}
     for pair in pairs:
-        name, equals, value = pair.partition("=")
+        name, _equals, value = pair.partition("=")
         try:
             found[name.strip().replace("-", "_")] = float(value)
         except ValueError:
-            raise UsageError(f"--coefficient {pair!r}: expected NAME=NUMBER", "for example --coefficient similarity=0.5") from None
+            raise UsageError(
+                f"--coefficient {pair!r}: expected NAME=NUMBER", "for example --coefficient similarity=0.5"
+            ) from None
     return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -28,7 +27,9 @@ def prune(
     data: options.Data = None,
     noise: options.Noise = None,
     metric: Annotated[str, typer.Option(help="Metric of the report and of the refinement: psnr or ssim.")] = "psnr",
-    refine_evals: Annotated[int, typer.Option(help="Evaluations of the true metric that the refinement may spend; 0: none.")] = 200,
+    refine_evals: Annotated[
+        int, typer.Option(help="Evaluations of the true metric that the refinement may spend; 0: none.")
+    ] = 200,
     recover: Annotated[options.Recover, typer.Option(help="Repair without training.")] = options.Recover.lstsq,
     out: options.Out = None,
     ignore: options.Ignore = None,
@@ -64,7 +65,11 @@ def prune(
         checkpoint=s.CheckpointOptions(arch, options.parse_arch_args(arch_args), trust_pickle),
         data=s.DataOptions(data, noise),
         search=s.SearchOptions(
-            named_objective(objective, **options.parse_coefficients(coefficient or ())), backend, align=options.parse_align(align), ignore=tuple(ignore or ()), floor=floor
+            named_objective(objective, **options.parse_coefficients(coefficient or ())),
+            backend,
+            align=options.parse_align(align),
+            ignore=tuple(ignore or ()),
+            floor=floor,
         ),
         refine=s.RefineOptions(refine_evals),
         export=s.ExportOptions(opset, dynamic),

@@ -17,7 +17,6 @@ What was reached, and on which photographs, is written down in docs/benchmarks.m
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from pathlib import Path
 
@@ -85,7 +84,7 @@ def save_aside(state: object, path: Path) -> None:
     """Write a training state next to `path`, then rename, so that an interruption leaves the last one whole."""
     aside = path.with_suffix(path.suffix + ".tmp")
     torch.save(state, aside)
-    os.replace(aside, path)
+    aside.replace(path)
 
 
 def train(photos: list[np.ndarray], out: Path, steps: int, seed: int) -> nn.Module:

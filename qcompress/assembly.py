@@ -249,9 +249,7 @@ def _refine_facts(choice: Choice) -> RefineFacts:
     result = choice.refinement
     if result is None:
         return RefineFacts(evaluations=0, accepted=0, gain_db=0.0)
-    return RefineFacts(
-        evaluations=result.evaluations, accepted=result.accepted, gain_db=result.gain_db, history=result.history
-    )
+    return RefineFacts(evaluations=result.evaluations, accepted=result.accepted, gain_db=result.gain_db, history=result.history)
 
 
 def _data_facts(images: Splits) -> DataFacts:

@@ -75,9 +75,7 @@ class Inspection:
 
 def inspect(path: Path, options: CheckpointOptions, *, size: int, ignore: tuple[str, ...] = ()) -> Inspection:
     """Load the checkpoint and trace it at a size x size input (rounded up to the network's stride)."""
-    checkpoint = checkpoints.load(
-        path, arch=options.arch, arch_args=options.arch_args, trust_pickle=options.trust_pickle
-    )
+    checkpoint = checkpoints.load(path, arch=options.arch, arch_args=options.arch_args, trust_pickle=options.trust_pickle)
     example = torch.zeros(checkpoint.example_shape(size))
     groups = tracing.trace(checkpoint.model, example, ignore=ignore)
     lines = []

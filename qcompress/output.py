@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -53,7 +52,7 @@ def staging(folder: Path) -> Iterator[Path]:
         yield stage
         for path in sorted(stage.iterdir()):
             try:
-                os.replace(path, folder / path.name)
+                path.replace(folder / path.name)
             except OSError as error:
                 raise output_error(folder / path.name, error) from error
     finally:

@@ -25,8 +25,8 @@ from qcompress.output import claim, staging
 from qcompress.plans import Plan
 from qcompress.progress import SILENT, Observer, Stopwatch
 from qcompress.recover.choice import recover_best
-from qcompress.refine.loop import refine
 from qcompress.refine.contract import RefineProgress, RefineResult
+from qcompress.refine.loop import refine
 from qcompress.refine.objective import SlicedMetric
 from qcompress.refine.tensor_train import TensorTrain
 from qcompress.reports import Report
@@ -174,9 +174,7 @@ def prepare(
     options, source = settings.checkpoint, settings.data
     _check_device(settings.device)
     with watch.stage("checkpoint"):
-        checkpoint = checkpoints.load(
-            path, arch=options.arch, arch_args=options.arch_args, trust_pickle=options.trust_pickle
-        )
+        checkpoint = checkpoints.load(path, arch=options.arch, arch_args=options.arch_args, trust_pickle=options.trust_pickle)
     with watch.stage("coupled groups") as advance:
         example = torch.zeros(checkpoint.example_shape(size or settings.verify.size))
         groups = tracing.trace(checkpoint.model, example, ignore=settings.search.ignore, floor=settings.search.floor)
@@ -232,9 +230,7 @@ def choose(job: Job, target: Budget) -> Choice:
         scores = scoring.score(job.model, job.groups, job.calibration(), job.metric.loss, progress=advance)
     with job.watch.stage("capacity search") as advance:
         problem = qubo.formulate(search.objective, scores)
-        found = to_capacity(
-            problem, target, solver(search.backend), settings.seed, reads=search.reads, align=alignment.align
-        )
+        found = to_capacity(problem, target, solver(search.backend), settings.seed, reads=search.reads, align=alignment.align)
         blocks = f", kept in multiples of {alignment.align}" if alignment.align > 1 else ""
         advance(1, f"{len(found.selection)} units, energy {found.energy:.4f}, greedy {found.greedy_energy:.4f}{blocks}")
     if not settings.refine.evaluations or not len(found.selection):
@@ -269,7 +265,15 @@ def finish(job: Job, choice: Choice, plan: Plan, folder: Path) -> Result:
         surgery.check(job.model, job.groups, choice.refined, cut, probe)
     with job.watch.stage("repair", 1.0) as advance:
         recovered = recover_best(
-            job.settings.recover, job.model, cut, job.groups, plan.layer_cuts, job.calibration(), job.selection(), job.metric, advance
+            job.settings.recover,
+            job.model,
+            cut,
+            job.groups,
+            plan.layer_cuts,
+            job.calibration(),
+            job.selection(),
+            job.metric,
+            advance,
         )
         advance(1.0, recovered.note)
     slim = recovered.model.cpu().eval()
@@ -307,9 +311,7 @@ def _export_both(job: Job, slim: nn.Module, plan: Plan, stage: Path, scratch: Pa
     example = torch.zeros(job.checkpoint.example_shape(job.settings.verify.size))
     write = EXPORTERS["onnx"]
     with job.watch.stage("export"):
-        artifact = write(
-            slim, example, stage / "model.onnx", opset=options.opset, dynamic=options.dynamic, metadata=metadata
-        )
+        artifact = write(slim, example, stage / "model.onnx", opset=options.opset, dynamic=options.dynamic, metadata=metadata)
         dense = write(
             job.model, example, scratch / "dense.onnx", opset=options.opset, dynamic=options.dynamic, metadata=metadata
         )

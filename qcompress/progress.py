@@ -1,4 +1,4 @@
-"""How a run tells what it is doing. The pipeline speaks to an Observer; the command line draws it, a library user may ignore it."""
+"""How a run tells what it is doing: the pipeline speaks to an Observer; the command line draws it, others may ignore it."""
 
 from __future__ import annotations
 

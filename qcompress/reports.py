@@ -168,7 +168,8 @@ class ParityFacts(_Facts):
 class SearchFacts(_Facts):
     """How the units were chosen; `trace` is one record per step.
 
-    `asked` is the capacity that the budget wants, `capacity` what the search's selection frees; counts kept are multiples of `align`.
+    `asked` is the capacity that the budget wants, `capacity` what the search's selection frees; kept counts are multiples of
+    `align`.
     """
 
     backend: str

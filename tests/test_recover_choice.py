@@ -24,7 +24,14 @@ def setting() -> tuple[nn.Module, nn.Module, object, object, CalibrationCrops, S
     noisy = torch.rand(8, 3, 32, 32, generator=generator)
     with torch.no_grad():
         clean = model(noisy)  # the dense network is perfect here: a good repair is one that comes close to it
-    return model, surgery.slim(model, cuts), groups, cuts, CalibrationCrops(noisy[:5], clean[:5]), SelectionCrops(noisy[5:], clean[5:])
+    return (
+        model,
+        surgery.slim(model, cuts),
+        groups,
+        cuts,
+        CalibrationCrops(noisy[:5], clean[:5]),
+        SelectionCrops(noisy[5:], clean[5:]),
+    )
 
 
 @pytest.mark.parametrize("level", ["none", "bias", "lstsq"])

@@ -33,11 +33,11 @@ class TensorTrain:
 
     rank: int = 3
     contested: int = 128
-    flips: float = 8.0
+    flips: float = 4.0
     lr: float = 0.1
     elite: int = 10
     every: int = 16
-    share: float = 0.25
+    share: float = 0.1
     swaps: int = 1
     inside: bool = False
 
