@@ -1,8 +1,8 @@
 """Refinement on a real network: what each proposer makes of an equal number of metric evaluations.
 
 All start at the QUBO's selection and measure on the same selection crops; the gain is in dB, as cut (before repair), on these
-crops and on report images. A seed deals scenes, noise and crops anew. "+ screening, racing" gives random swaps all the help that
-the tensor train has: the difference between these two rows is the train itself.
+crops and on report images. A seed deals scenes, noise and crops anew. "+ screening, racing" gives random swaps all the help
+that the tensor train has: the difference between these two rows is the train itself.
 
     python benchmarks/refine.py [--checkpoint FILE] [--data DIR] [--evaluations 200] [--sparsities 0.36 0.5] [--align 1]
 """

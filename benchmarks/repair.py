@@ -1,7 +1,7 @@
 """Repair levels on images that no stage has seen: dB after each, beside the dense network, medians over seeds.
 
-A seed deals scenes, noise and crops anew. Every level is what `prune --recover LEVEL` gives: BatchNorm statistics re-estimated, or
-no repair at all, where the selection crops say so.
+A seed deals scenes, noise and crops anew. Every level is what `prune --recover LEVEL` gives: BatchNorm statistics re-estimated,
+or no repair at all, where the selection crops say so.
 
     python benchmarks/repair.py [--checkpoint FILE] [--data DIR] [--noise gaussian:25] [--seeds 3]
 """
