@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import traceback
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
 
@@ -16,7 +18,7 @@ from qcompress.cli.export import export
 from qcompress.cli.inspect import inspect
 from qcompress.cli.prune import prune
 from qcompress.cli.verify import verify
-from qcompress.errors import QCompressError
+from qcompress.errors import InterruptedRunError, QCompressError
 
 __all__ = ["app", "main"]
 
@@ -30,8 +32,23 @@ app = typer.Typer(
     help="Prune a trained PyTorch network by QUBO, repair it, and hand back a verified slim ONNX file.",
     epilog="Exit codes: 0 done, 2 wrong usage, 3 bad input, 4 a threshold missed, 5 a backend failed, 130 interrupted.",
 )
+
+
+def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
+    """`command`, with Ctrl-C as an error of ours: typer would turn it into an exit code without a word."""
+
+    @functools.wraps(command)
+    def run(*arguments: Any, **options: Any) -> None:
+        try:
+            command(*arguments, **options)
+        except KeyboardInterrupt:
+            raise InterruptedRunError("interrupted, nothing was written") from None
+
+    return run
+
+
 for command in (prune, inspect, apply, export, verify):
-    app.command()(command)
+    app.command()(_interruptible(command))
 
 
 def _show_version(wanted: bool) -> None:
@@ -63,11 +80,6 @@ def main(arguments: list[str] | None = None) -> int:
             QCompressError(error.format_message(), "see `qcompress --help`"), as_json=as_json, kind="UsageError", code=2
         )
         return 2
-    except (KeyboardInterrupt, typer.Abort):
-        render.show_error(
-            QCompressError("interrupted, nothing was written"), as_json=as_json, kind="Interrupted", code=INTERRUPTED
-        )
-        return INTERRUPTED
     except BrokenPipeError:  # the reader of our output went away (`| head`): not an error of ours
         sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - stays open until the interpreter has flushed it
         return 0

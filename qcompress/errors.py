@@ -11,6 +11,7 @@ __all__ = [
     "DataError",
     "ExportError",
     "InputError",
+    "InterruptedRunError",
     "OutputError",
     "PlanError",
     "QCompressError",
@@ -78,6 +79,12 @@ class BackendError(QCompressError, RuntimeError):
     """A solver failed, is not installed, or cannot be reached."""
 
     exit_code = 5
+
+
+class InterruptedRunError(QCompressError):
+    """Ctrl-C where there was nothing to keep yet; nothing was written."""
+
+    exit_code = 130
 
 
 class SurgeryError(QCompressError, RuntimeError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -24,7 +24,8 @@ from qcompress.metrics import Metric, metric
 from qcompress.output import claim, staging
 from qcompress.plans import Plan
 from qcompress.progress import SILENT, Observer, Stopwatch
-from qcompress.recover.choice import recover_best
+from qcompress.recover import reestimate_batchnorm
+from qcompress.recover.choice import Recovered, recover_best
 from qcompress.refine.contract import RefineProgress, RefineResult
 from qcompress.refine.loop import refine
 from qcompress.refine.objective import SlicedMetric
@@ -35,7 +36,7 @@ from qcompress.selection import Selection
 from qcompress.settings import Settings
 from qcompress.solvers import solver
 
-__all__ = ["Choice", "Job", "Result", "apply", "choose", "finish", "prepare", "prune"]
+__all__ = ["Choice", "Job", "Result", "apply", "choose", "finish", "prepare", "prune", "repair"]
 
 INTERRUPTED = 130  # what shells report for a process ended by Ctrl-C
 
@@ -72,10 +73,14 @@ class Job:
 
 @dataclass(frozen=True, eq=False)
 class Choice:
-    """Which units go: as the search chose, and after the refinement. `search` is None where a plan was applied again."""
+    """Which units go: as the search chose, after the refinement, and what was kept of the two once both were repaired.
+
+    `search` is None where a plan was applied again.
+    """
 
     selected: Selection
     refined: Selection
+    kept: Selection
     align: int = 1
     search: SearchResult | None = None
     refinement: RefineResult | None = None
@@ -112,18 +117,18 @@ def prune(
     job = prepare(
         Path(checkpoint), settings, observer, check=lambda groups: _alignment(_budget(groups, settings), search.align)
     )
-    choice = choose(job, _budget(job.groups, settings))
+    choice, recovered = repair(job, choose(job, _budget(job.groups, settings)))
     plan = Plan.of(
         slim_folder.source_of(job.checkpoint),
         job.groups,
-        choice.refined,
+        choice.kept,
         budget=settings.budget,
         sparsity=settings.sparsity,
         objective=qubo.name_of(search.objective),
         backend=search.backend,
         seed=settings.seed,
     )
-    return finish(job, choice, plan, folder)
+    return finish(job, choice, recovered, plan, folder)
 
 
 def apply(
@@ -146,7 +151,8 @@ def apply(
     job = prepare(Path(checkpoint), settings or Settings(), observer, size=known.example_shape[-1])
     slim_folder.apply(known, job.checkpoint)  # raises where the plan is of another checkpoint
     selection = known.selection(job.groups.space)
-    return finish(job, Choice(selection, selection), known, folder)
+    choice, recovered = repair(job, Choice(selection, selection, selection))
+    return finish(job, choice, recovered, known, folder)
 
 
 def default_folder(checkpoint: Path) -> Path:
@@ -234,7 +240,7 @@ def choose(job: Job, target: Budget) -> Choice:
         blocks = f", kept in multiples of {alignment.align}" if alignment.align > 1 else ""
         advance(1, f"{len(found.selection)} units, energy {found.energy:.4f}, greedy {found.greedy_energy:.4f}{blocks}")
     if not settings.refine.evaluations or not len(found.selection):
-        return Choice(found.selection, found.selection, alignment.align, found)
+        return Choice(found.selection, found.selection, found.selection, alignment.align, found)
 
     with job.watch.stage("refinement", settings.refine.evaluations) as advance:
 
@@ -254,28 +260,41 @@ def choose(job: Job, target: Budget) -> Choice:
         )
     if result.interrupted:
         job.watch.say("interrupted: finishing with the best selection so far (Ctrl-C again to give up)")
-    return Choice(found.selection, result.selection, alignment.align, found, result)
+    return Choice(found.selection, result.selection, result.selection, alignment.align, found, result)
 
 
-def finish(job: Job, choice: Choice, plan: Plan, folder: Path) -> Result:
-    """Removes, repairs, exports and verifies; the folder's files appear together at the end, or not at all."""
-    with job.watch.stage("surgery"):
-        cut = surgery.slim(job.model, plan.layer_cuts)
-        probe = job.calibration().noisy[:2]
-        surgery.check(job.model, job.groups, choice.refined, cut, probe)
-    with job.watch.stage("repair", 1.0) as advance:
-        recovered = recover_best(
-            job.settings.recover,
-            job.model,
-            cut,
-            job.groups,
-            plan.layer_cuts,
-            job.calibration(),
-            job.selection(),
-            job.metric,
-            advance,
-        )
-        advance(1.0, recovered.note)
+def repair(job: Job, choice: Choice) -> tuple[Choice, Recovered]:
+    """Removes and repairs; where the refinement changed the choice, both, and the better on the selection crops is kept.
+
+    The refinement climbs on the network as cut. Its gain there need not survive the repair, which has the last word.
+    """
+    candidates = list(dict.fromkeys((choice.refined, choice.selected)))
+    found = []
+    with job.watch.stage("repair", float(len(candidates))) as advance:
+        for number, selection in enumerate(candidates):
+            cuts = job.groups.cuts(selection)
+            cut = surgery.slim(job.model, cuts)
+            surgery.check(job.model, job.groups, selection, cut, job.calibration().noisy[:2])
+            recovered = recover_best(
+                job.settings.recover,
+                job.model,
+                cut,
+                job.groups,
+                cuts,
+                job.calibration(),
+                job.selection(),
+                job.metric,
+                lambda done, note="", before=number: advance(before + done, note),
+            )
+            found.append((selection, recovered))
+        better = max if job.metric.higher_is_better else min
+        kept, best = better(found, key=lambda pair: pair[1].value)
+        advance(float(len(candidates)), best.note)
+    return replace(choice, kept=kept), best
+
+
+def finish(job: Job, choice: Choice, recovered: Recovered, plan: Plan, folder: Path) -> Result:
+    """Exports and verifies; the folder's files appear together at the end, or not at all."""
     slim = recovered.model.cpu().eval()
     job.model.cpu()
     with staging(folder) as stage, tempfile.TemporaryDirectory() as scratch:
@@ -285,10 +304,13 @@ def finish(job: Job, choice: Choice, plan: Plan, folder: Path) -> Result:
             checked = verification.verify(artifact.path, reference=slim, dense=job.model, report=job.splits.report)
             if checked.parity is None or not checked.parity.passed:
                 raise ExportError(f"the ONNX file differs from the PyTorch network: {checked.parity}", "report this, please")
-            as_cut = {
+            others = {
                 name: verification.measure(surgery.slim(job.model, job.groups.cuts(selection)), job.splits.report)
                 for name, selection in (("selected", choice.selected), ("refined", choice.refined))
             }
+            if recovered.batchnorm_reestimated:
+                restated = reestimate_batchnorm(job.model, job.calibration().to("cpu"))
+                others["dense, re-estimated"] = verification.measure(restated, job.splits.report)
         with job.watch.stage("latency"):
             shape = job.checkpoint.example_shape(job.settings.verify.size)
             image = seeds.stream(job.settings.seed, "latency input").random(shape, dtype="float32")
@@ -300,7 +322,7 @@ def finish(job: Job, choice: Choice, plan: Plan, folder: Path) -> Result:
                 threads=job.settings.verify.threads,
                 max_seconds=job.settings.verify.max_seconds,
             )
-        report = assembly.assemble(job, choice, recovered, checked, as_cut, artifact, dense, timed, stage)
+        report = assembly.assemble(job, choice, recovered, checked, others, artifact, dense, timed, stage)
         assembly.write(report, stage)
     return Result(folder, report, slim)
 

@@ -42,7 +42,7 @@ def save(folder: str | Path, plan: Plan, model: nn.Module) -> None:
     """
     folder = Path(folder)
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
-    data = safetensors.torch.save(tensors, {"format": "pt", "plan_sha256": plan.sha256})
+    data = safetensors.torch.save(tensors, {"plan_sha256": plan.sha256})
     with write_aside(folder / _WEIGHTS) as weights_aside, write_aside(folder / _PLAN) as plan_aside:
         weights_aside.write_bytes(data)
         plan_aside.write_text(plan.to_json(), encoding="utf-8")

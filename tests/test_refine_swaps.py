@@ -26,7 +26,7 @@ def test_mutants_keep_the_count_and_the_floors(pairs: list[tuple[int, int]], dat
     assert (mask == before).all()
     assert (mutants.sum(axis=1) == mask.sum()).all()
     assert all(space.allows(mutant) for mutant in mutants)
-    assert set((mutants != mask).sum(axis=1).tolist()) <= {2 * swap for swap in swaps.tolist()}
+    assert (mutants != mask).sum(axis=1).max(initial=0) <= 2 * swaps.max()
 
 
 def test_every_swap_is_equally_likely() -> None:

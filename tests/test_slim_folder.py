@@ -197,5 +197,5 @@ def test_the_metadata_names_the_plan(tmp_path: Path, dncnn: Checkpoint) -> None:
     slim_folder.save(tmp_path, plan, dncnn.model)
     data = (tmp_path / "model.safetensors").read_bytes()
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    assert header["__metadata__"] == {"format": "pt", "plan_sha256": plan.sha256}
+    assert header["__metadata__"] == {"plan_sha256": plan.sha256}
     assert safetensors.torch.load(data).keys() == dncnn.model.state_dict().keys()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -26,6 +27,7 @@ class Recovered:
     batchnorm_reestimated: bool
     layers: tuple[LayerFigures, ...]
     note: str
+    value: float = math.nan  # of the metric on the selection crops
 
 
 def mean_metric(model: nn.Module, crops: Crops, metric: Metric, batch: int = 8) -> float:
@@ -54,6 +56,7 @@ def recover_best(
     The network as it was cut is a candidate too: repair can lose where little was removed. Re-estimated statistics are fragile
     both ways: in trials they gave up to 6.9 dB back, and cost more than that on another network.
     """
+    level = level if cuts else "none"  # nothing was removed: the network stays as it is, to the last bit
     repaired = recover(level, dense, slim, groups, cuts, calibration, progress=progress)
     candidates = [Recovered(repaired.model, level, False, repaired.layers, "")]
     if level != "none":
@@ -63,7 +66,7 @@ def recover_best(
             candidates.append(Recovered(restated, level, True, repaired.layers, ""))
     values = [mean_metric(candidate.model, selection, metric) for candidate in candidates]
     best = values.index((max if metric.higher_is_better else min)(values))
-    return replace(candidates[best], note=_note(candidates[best], level, values[best], metric))
+    return replace(candidates[best], note=_note(candidates[best], level, values[best], metric), value=values[best])
 
 
 def _note(kept: Recovered, asked: Level, value: float, metric: Metric) -> str:

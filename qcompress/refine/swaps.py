@@ -29,7 +29,9 @@ def swapped(
     swaps: NDArray[np.intp],
     rng: np.random.Generator,
 ) -> NDArray[np.bool_]:
-    """(K', n) mutants of `mask` (n,), the k-th with `swaps[k]` units exchanged; those that break a floor are left out.
+    """(K', n) mutants of `mask` (n,), the k-th with `swaps[k]` units exchanged, or as many as there are.
+
+    Those that break a floor are left out.
 
     Units that come back and units that go are drawn without replacement, all alike.
     """
