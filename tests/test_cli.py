@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import photograph
+from conftest import lively, photograph
 from PIL import Image
 
 import qcompress
+from qcompress.architectures.dncnn import DnCNN
+from qcompress.architectures.half_unet import HalfUNet
 from qcompress.cli.main import main
 from qcompress.refine.objective import SlicedMetric
 
@@ -191,10 +195,6 @@ def test_unusable_images(
 
 def test_images_with_other_channels_than_the_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Grey and colour are converted; a network of five channels takes neither."""
-    from conftest import lively
-
-    from qcompress.architectures.half_unet import HalfUNet
-
     torch.save(lively(HalfUNet(5, 8, 2, ghost=False)).state_dict(), tmp_path / "five.pt")
     error = fails(capsys, ["prune", str(tmp_path / "five.pt"), "-o", str(tmp_path / "o"), "-q"], 3)
     assert "5" in error
@@ -358,9 +358,10 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 @pytest.mark.slow
-def test_a_real_interrupt_signal(checkpoint: Path, images: Path, tmp_path: Path) -> None:
-    """SIGINT while the refinement runs, as a terminal sends it."""
-    import signal
+def test_a_real_interrupt_signal(images: Path, tmp_path: Path) -> None:
+    """SIGINT while the refinement runs, as a terminal sends it; a network too wide to run out of swaps by then."""
+    checkpoint = tmp_path / "wide.pt"
+    torch.save(lively(HalfUNet(3, 48, 2, ghost=False)).state_dict(), checkpoint)
 
     out = tmp_path / "o"
     arguments = ["prune", str(checkpoint), "--data", str(images), "-o", str(out), *FAST[:-1], "--refine-evals", "100000"]
@@ -374,12 +375,11 @@ def test_a_real_interrupt_signal(checkpoint: Path, images: Path, tmp_path: Path)
     for line in process.stderr:
         if "capacity search" in line:  # the stage before has ended
             break
-    import time
-
-    time.sleep(3)
+    time.sleep(2)
     process.send_signal(signal.SIGINT)
     _, rest = process.communicate(timeout=200)
     assert process.returncode == 130, rest
+    assert (out / "report.json").exists(), rest
     assert json.loads((out / "report.json").read_text())["status"] == "interrupted"
 
 
@@ -391,10 +391,6 @@ def test_shipped_photographs_are_announced(checkpoint: Path, tmp_path: Path, cap
 
 
 def test_grey_networks_and_16_bit_pictures(tmp_path: Path) -> None:
-    from conftest import lively
-
-    from qcompress.architectures.dncnn import DnCNN
-
     torch.save(lively(DnCNN(channels=1, depth=4, width=8)).state_dict(), tmp_path / "grey.pt")
     folder = tmp_path / "pictures"
     folder.mkdir()
