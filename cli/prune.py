@@ -30,6 +30,9 @@ def prune(
     refine_evals: Annotated[
         int, typer.Option(help="Evaluations of the true metric that the refinement may spend; 0: none.")
     ] = 200,
+    proposer: Annotated[
+        str, typer.Option(help="What proposes the refinement's candidates: tensor-train, hill-climbing or protes.")
+    ] = "tensor-train",
     recover: Annotated[options.Recover, typer.Option(help="Repair without training.")] = options.Recover.lstsq,
     out: options.Out = None,
     ignore: options.Ignore = None,
@@ -71,7 +74,7 @@ def prune(
             ignore=tuple(ignore or ()),
             floor=floor,
         ),
-        refine=s.RefineOptions(refine_evals),
+        refine=s.RefineOptions(refine_evals, proposer),
         export=s.ExportOptions(opset, dynamic),
         verify=s.VerifyOptions(size=size),
         limits=s.Limits(max_drop, min_speedup),

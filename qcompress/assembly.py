@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import qcompress.reference
 from qcompress._version import __version__
 from qcompress.alignment import BLOCKS
 from qcompress.checkpoints import Checkpoint
@@ -115,7 +116,7 @@ def assemble(
             *_restated(checked, others, settings.metric, job.metric.unit),
         ),
         checkpoint=CheckpointFacts(
-            file=str(job.checkpoint.path), sha256=job.checkpoint.sha256, architecture=job.checkpoint.architecture
+            file=_given(job.checkpoint), sha256=job.checkpoint.sha256, architecture=job.checkpoint.architecture
         ),
         units=_unit_facts(choice.kept),
         kept_whole=tuple(Kept(layer=kept.layer, reason=kept.reason) for kept in job.groups.kept_whole),
@@ -143,7 +144,7 @@ def write(report: Report, folder: Path) -> None:
 def command(checkpoint: Checkpoint, settings: Settings) -> str:
     """The command line of a run, without the options that are at their defaults."""
     default, search, data = Settings(), settings.search, settings.data
-    words = ["qcompress", "prune", str(checkpoint.path), "--sparsity", f"{settings.sparsity:g}"]
+    words = ["qcompress", "prune", _given(checkpoint), "--sparsity", f"{settings.sparsity:g}"]
     values = {
         "--budget": (settings.budget, default.budget),
         "--objective": (name_of(search.objective), name_of(default.search.objective)),
@@ -152,6 +153,7 @@ def command(checkpoint: Checkpoint, settings: Settings) -> str:
         "--noise": (data.noise, None),
         "--metric": (settings.metric, default.metric),
         "--refine-evals": (settings.refine.evaluations, default.refine.evaluations),
+        "--proposer": (settings.refine.proposer, default.refine.proposer),
         "--recover": (settings.recover, default.recover),
         "--align": (search.align, default.search.align),
         "--floor": (search.floor, default.search.floor),
@@ -169,6 +171,11 @@ def command(checkpoint: Checkpoint, settings: Settings) -> str:
     for pattern in search.ignore:
         words += ["--ignore", pattern]
     return shlex.join(words)
+
+
+def _given(checkpoint: Checkpoint) -> str:
+    """The checkpoint as on a command line: "reference" for the one that ships."""
+    return "reference" if checkpoint.path.parent == Path(qcompress.reference.__file__).parent else str(checkpoint.path)
 
 
 def _coefficients(objective: Objective) -> dict[str, float]:

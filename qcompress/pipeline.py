@@ -29,7 +29,7 @@ from qcompress.recover.choice import Recovered, recover_best
 from qcompress.refine.contract import RefineProgress, RefineResult
 from qcompress.refine.loop import refine
 from qcompress.refine.objective import SlicedMetric
-from qcompress.refine.tensor_train import TensorTrain
+from qcompress.refine.proposers import proposer
 from qcompress.reports import Report
 from qcompress.search import SearchResult, to_capacity
 from qcompress.selection import Selection
@@ -232,6 +232,7 @@ def choose(job: Job, target: Budget) -> Choice:
     """Scores the units, solves the QUBO at the budget, refines the answer on the true metric."""
     settings, search = job.settings, job.settings.search
     alignment = _alignment(target, search.align)
+    candidates = proposer(settings.refine.proposer, inside=alignment.align > 1)
     with job.watch.stage("scores", 1.0) as advance:
         scores = scoring.score(job.model, job.groups, job.calibration(), job.metric.loss, progress=advance)
     with job.watch.stage("capacity search") as advance:
@@ -255,7 +256,7 @@ def choose(job: Job, target: Budget) -> Choice:
             seed=settings.seed,
             feasible=lambda s: _feasible(s, target, alignment),
             surrogate=problem.energy,
-            proposer=TensorTrain(inside=alignment.align > 1),
+            proposer=candidates,
             progress=show,
         )
     if result.interrupted:

@@ -77,9 +77,10 @@ class SearchOptions:
 
 @dataclass(frozen=True)
 class RefineOptions:
-    """How long the choice is tuned against the true metric; 0 evaluations switch it off."""
+    """How long the choice is tuned against the true metric (0 evaluations: not at all), and what proposes the candidates."""
 
     evaluations: int = 200
+    proposer: str = "tensor-train"
 
     def __post_init__(self) -> None:
         if self.evaluations < 0:

@@ -114,6 +114,28 @@ def test_every_objective_meets_the_count(objective: str, checkpoint: Path, image
     assert json.loads((out / "report.json").read_text())["units"]["pruned"] == 12
 
 
+@pytest.mark.parametrize("proposer", ["hill-climbing", "protes"])
+def test_every_proposer_keeps_the_count(proposer: str, checkpoint: Path, images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "o"
+    arguments = ["--proposer", proposer, "--align", "1", "--refine-evals", "12", "--recover", "none"]
+    assert main(["prune", str(checkpoint), "--data", str(images), "-o", str(out), *FAST, *arguments]) == 0
+    report = json.loads((out / "report.json").read_text())
+    assert report["units"]["pruned"] == 20
+    assert report["refine"]["gain_db"] >= 0
+    assert f"--proposer {proposer}" in report["command"]
+
+
+def test_blocks_of_channels(checkpoint: Path, images: Path, tmp_path: Path) -> None:
+    """Seven units are asked for; groups of eight keep four or all, so eight go, and the report says why."""
+    out = tmp_path / "o"
+    arguments = ["--align", "4", "-s", "0.175"]
+    assert main(["prune", str(checkpoint), "--data", str(images), "-o", str(out), *FAST, *arguments]) == 0
+    report = json.loads((out / "report.json").read_text())
+    assert (report["search"]["asked"], report["search"]["capacity"], report["search"]["align"]) == (7, 8, 4)
+    assert {group["pruned"] for group in report["units"]["per_group"].values()} == {0, 4}
+    assert any("multiples of 4" in note for note in report["notes"])
+
+
 @pytest.mark.parametrize("budget", ["params", "macs"])
 def test_cost_budgets_are_reached(budget: str, checkpoint: Path, images: Path, tmp_path: Path) -> None:
     out = tmp_path / "o"
@@ -296,6 +318,9 @@ def test_unknown_names_are_wrong_usage(checkpoint: Path, capsys: pytest.CaptureF
         ("--coefficient", "alpha"),
         ("--arch-args", "[1]"),
         ("--device", "abacus"),
+        ("--proposer", "abacus"),
+        ("--align", "sideways"),
+        ("--align", "0"),
         ("--ignore", "nothing.like.this"),
     ):
         fails(capsys, ["prune", str(checkpoint), option, value, "-q"], 2)
