@@ -52,8 +52,8 @@ class Hybrid:
     off-diagonal alike, by the mean of a_i^2, so that beta_diag = beta_off = b is still b (sum_i a_i x_i)^2 per group; max(0, S)
     by the mean over all units of sum_{j != i} max(0, S_ij), so that similarity = 1 charges a unit, once all of its group is
     gone, as much as its mean importance. The paper does not give its coefficients. These defaults are chosen: importance leads,
-    redundancy corrects it a little (0.3 lost up to 0.6 dB to greedy Taylor, see docs/benchmarks.md), and A, which is a poor guide
-    without training, is off.
+    redundancy corrects it a little (at 0.3 it lost up to 0.6 dB to greedy Taylor after repair, see docs/benchmarks.md), and A,
+    which is a poor guide without training, is off.
     """
 
     alpha: float = 1.0
