@@ -192,8 +192,8 @@ def _notes(recovered: Recovered, asked: str, choice: Choice) -> tuple[str, ...]:
         )
     if choice.search and len(choice.kept) and choice.align < BLOCKS[0]:
         notes.append(
-            f"channels are kept {'in any number' if choice.align == 1 else f'in multiples of {choice.align}'}; runtimes compute in "
-            f"blocks of up to {BLOCKS[0]}, so --align {BLOCKS[0]} may be faster at the same sparsity"
+            f"channels are kept {'in any number' if choice.align == 1 else f'in multiples of {choice.align}'}; "
+            f"runtimes compute in blocks of up to {BLOCKS[0]}, so --align {BLOCKS[0]} may be faster at the same sparsity"
         )
     if choice.kept != choice.refined:
         notes.append("the refined selection was not kept: after repair the search's own was better on the selection images")
