@@ -22,8 +22,6 @@ from qcompress.errors import InterruptedRunError, QCompressError
 
 __all__ = ["app", "main"]
 
-INTERRUPTED = 130  # what shells report for a process ended by Ctrl-C
-
 app = typer.Typer(
     name="qcompress",
     no_args_is_help=True,

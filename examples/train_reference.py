@@ -3,7 +3,7 @@
     python examples/train_reference.py PHOTOS --out half_unet48_sigma25.safetensors
 
 Network    HalfUNet(channels=3, width=48, levels=5, ghost=False): 230,691 parameters, plain 3x3 convolutions.
-Data       every image in PHOTOS, reduced to at most 1,280 pixels a side (this also averages JPEG artefacts away);
+Data       every image in PHOTOS, reduced to half, or to 1,280 pixels a side if that is less (JPEG artefacts go);
            random 64x64 crops, half of them from a copy at half the size, flips and quarter turns.
 Noise      white Gaussian, standard deviation 25/255, not clipped.
 Training   L1 loss on batches of 8, Adam with a one-cycle schedule up to 1.5e-3, bfloat16 autocast for the first 80 % of the

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import shlex
 from collections.abc import Mapping
+from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import qcompress.reference
 from qcompress._version import __version__
@@ -102,7 +104,9 @@ def assemble(
     settings = job.settings
     metric = _metric_facts(settings.metric, job.metric.unit, checked, others)
     interrupted = choice.refinement is not None and choice.refinement.interrupted
-    drop = (metric.dense or 0.0) - (metric.artifact or 0.0)
+    assert checked.dense is not None
+    name: Any = settings.metric
+    drop = checked.dense.mean(name) - checked.artifact.mean(name)  # not from the report, where an infinite PSNR is null
     reasons = missed_limits(settings.limits, job.metric.unit, drop, timed)
     status: Status = "interrupted" if interrupted else "threshold-missed" if reasons else "ok"
     return Report(
@@ -128,7 +132,7 @@ def assemble(
         refine=_refine_facts(choice),
         data=_data_facts(job.splits),
         files={path.name: _file_facts(path) for path in sorted(stage.iterdir())},
-        command=command(job.checkpoint, settings),
+        command=command(job.checkpoint, settings) if choice.search else None,
         seed=settings.seed,
         versions=versions(),
         timings_s=dict(job.watch.seconds),
@@ -168,6 +172,12 @@ def command(checkpoint: Checkpoint, settings: Settings) -> str:
     for name, coefficient in _coefficients(search.objective).items():
         if coefficient != getattr(usual_objective, name, None):
             words += ["--coefficient", f"{name}={coefficient:g}"]
+    options = settings.checkpoint
+    if options.arch:
+        words += ["--arch", options.arch]
+    if options.arch_args:
+        words += ["--arch-args", json.dumps(dict(options.arch_args))]
+    words += ["--trust-pickle"] * options.trust_pickle + ["--static"] * (not settings.export.dynamic)
     for pattern in search.ignore:
         words += ["--ignore", pattern]
     return shlex.join(words)
@@ -288,7 +298,5 @@ def _data_facts(images: Splits) -> DataFacts:
 
 
 def _file_facts(path: Path) -> FileFacts:
-    from hashlib import sha256
-
     data = path.read_bytes()
     return FileFacts(sha256=sha256(data).hexdigest(), bytes=len(data))

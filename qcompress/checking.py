@@ -15,7 +15,7 @@ from qcompress import verify as verification
 from qcompress.assembly import missed_limits
 from qcompress.conversion import Network, load_network
 from qcompress.data import noise, splits
-from qcompress.errors import InputError
+from qcompress.errors import InputError, UsageError
 from qcompress.exporters import EXPORTERS
 from qcompress.exporters.runtime import open_onnx
 from qcompress.latency import Latency
@@ -92,9 +92,15 @@ def verify(artifact: Path, reference: Path | None, settings: Settings, *, observ
 
     Raises:
         InputError: a file or the images cannot be used.
+        UsageError: a limit is set, but there is nothing to compare with.
 
     """
     measured = metric(settings.metric)
+    for name, limit in (("--max-drop", settings.limits.max_drop), ("--min-speedup", settings.limits.min_speedup)):
+        if limit is not None and reference is None:
+            raise UsageError(
+                f"{name} compares with a reference, and none is given", "--reference CHECKPOINT, FOLDER or FILE.onnx"
+            )
     channels = open_onnx(artifact).input_shape[1:2]
     if not channels or channels[0] is None:
         raise InputError(f"{artifact}: its input has no fixed number of channels, expected (N, C, H, W)")

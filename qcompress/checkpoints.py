@@ -18,7 +18,7 @@ from qcompress.architectures.matching import compare, shapes_of
 from qcompress.errors import ArchitectureError, CheckpointError, UsageError
 from qcompress.weights import prefixes_removed, read_weights
 
-__all__ = ["Checkpoint", "load", "reference_path"]
+__all__ = ["Checkpoint", "load", "reference_path", "square_input"]
 
 _REFERENCE = "half_unet48_sigma25.safetensors"
 
@@ -46,10 +46,15 @@ class Checkpoint:
             UsageError: `size` is below 1.
 
         """
-        if size < 1:
-            raise UsageError(f"the input size must be at least 1 pixel, got {size}")
-        side = -(-size // self.stride) * self.stride
-        return (1, self.channels, side, side)
+        return square_input(size, self.channels, self.stride)
+
+
+def square_input(size: int, channels: int, stride: int) -> tuple[int, int, int, int]:
+    """(1, channels, side, side), the side `size` rounded up to a multiple of `stride`. Raises UsageError for a size below 1."""
+    if size < 1:
+        raise UsageError(f"the input size must be at least 1 pixel, got {size}")
+    side = -(-size // stride) * stride
+    return (1, channels, side, side)
 
 
 def reference_path() -> Path:

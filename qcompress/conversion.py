@@ -10,6 +10,7 @@ from torch import nn
 
 from qcompress import checkpoints, factories, plans, slim_folder
 from qcompress._version import __version__
+from qcompress.checkpoints import square_input
 from qcompress.errors import InputError, UsageError
 from qcompress.exporters import EXPORTERS, Artifact
 from qcompress.settings import CheckpointOptions, ExportOptions
@@ -28,8 +29,7 @@ class Network:
 
     def example_shape(self, size: int) -> tuple[int, int, int, int]:
         """Shape of one square input of `size` pixels a side, rounded up to a multiple of the stride."""
-        side = -(-size // self.stride) * self.stride
-        return (1, self.channels, side, side)
+        return square_input(size, self.channels, self.stride)
 
 
 def load_network(source: Path, options: CheckpointOptions) -> Network:
@@ -66,8 +66,6 @@ def export(
     """
     if to not in EXPORTERS:
         raise UsageError(f"format {to!r} is unknown, expected one of {', '.join(EXPORTERS)}")
-    if size < 1:
-        raise UsageError(f"the input size must be at least 1 pixel, got {size}")
     network = load_network(source, options)
     target = out or source.with_name(source.name.split(".")[0]).with_suffix(f".{to}")
     metadata = {"producer": f"qcompress {__version__}", "stride": str(network.stride), **network.origin}

@@ -369,6 +369,8 @@ def test_verify_an_onnx_file_against_its_checkpoint(
     assert main([*arguments, "--reference", str(checkpoint), "--min-speedup", "1000"]) == 4
     assert "speedup" in json.loads(capsys.readouterr().out)["reasons"][0]
     fails(capsys, ["verify", str(slim / "plan.json"), *data], 3)
+    for limit in ("--max-drop", "--min-speedup"):  # a gate without anything to compare with must not pass
+        assert "reference" in fails(capsys, ["verify", str(slim / "model.onnx"), *data, limit, "1"], 2)
 
 
 def test_help_imports_nothing_heavy() -> None:
