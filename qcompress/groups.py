@@ -13,19 +13,38 @@ from typing import Literal
 
 from qcompress.selection import Selection, UnitSpace
 
-__all__ = ["Cut", "Group", "Groups", "KeptWhole", "Layer", "LayerKind", "Member", "Side"]
+__all__ = ["HEADS", "Cut", "Group", "Groups", "KeptWhole", "Layer", "LayerKind", "Member", "Side"]
 
 Side = Literal["out", "in"]
-LayerKind = Literal["conv", "conv_transpose", "depthwise", "linear", "batchnorm", "prelu", "other"]
+LayerKind = Literal[
+    "conv",
+    "conv_transpose",
+    "depthwise",
+    "linear",
+    "batchnorm",
+    "instancenorm",
+    "groupnorm",
+    "prelu",
+    "parameter",
+    "heads",
+    "product",
+    "other",
+]
+
+HEADS = ("num_heads", "heads", "n_heads", "n_head", "num_attention_heads")
+"""What modules call their number of attention heads."""
+
+_PER_CHANNEL = ("batchnorm", "instancenorm", "groupnorm", "prelu", "parameter")
 
 
 @dataclass(frozen=True)
 class Member:
     """The channels of one side of one layer that a group's units own.
 
-    ``channels[u]`` are the channel indices, at that side of the dense layer, that belong to unit u (one for most layers,
-    several behind a flatten). Side "out" is the rows of the weight: producers, and the per-channel layers (BatchNorm, PReLU,
-    depthwise convolutions) that only hand channels through. Side "in" is the columns: the consumers, which mix channels.
+    ``channels[u]`` are the channel indices, at that side of the dense layer, that belong to unit u (one for most layers;
+    several behind a flatten, before a pixel shuffle, in a division or a head). Side "out" is the rows of the weight:
+    producers, and the layers that only hand channels through (norms, PReLU, depthwise convolutions). Side "in" is the
+    columns: the consumers, which mix channels.
     """
 
     layer: str
@@ -54,9 +73,15 @@ class Group:
 class Layer:
     """A layer with parameters, dense: its channel counts, and the sizes that decide its cost.
 
-    `kernel` is the number of weights per pair of channels; `positions` the number of places the kernel is applied to per image
-    (output places, input places for a transposed convolution), 0 for layers that cost no MACs here (BatchNorm, PReLU).
-    Of an "other" layer, which is never cut, `kernel` is the number of parameters and `positions` the number of MACs.
+    `kernel` is the number of weights per pair of channels (of a per-channel layer: per channel); `positions` the number of
+    places the kernel is applied to per image (output places, input places for a transposed convolution), 0 for layers that
+    cost no MACs here (norms, PReLU). Some are no layers in PyTorch's sense:
+
+    parameter  one of a module's own, of one number per channel: a gain, a layer scale; named as in `named_parameters()`
+    heads      the number of heads that a module holds as an attribute, named ``module.attribute``
+    product    an operation outside of layers, such as attention's; `positions` are its MACs per channel of `outputs`, or
+               its MACs where it has none
+    other      never cut; `kernel` is its number of parameters, `positions` its number of MACs
     """
 
     name: str
@@ -66,22 +91,31 @@ class Layer:
     kernel: int
     positions: int
     bias: bool
-    divisions: int = 1  # the `groups` of a grouped convolution (a depthwise one is its own kind)
+    divisions: int = 1  # the `groups` of a convolution, the norm groups of a GroupNorm
 
     def params(self, inputs: int, outputs: int) -> int:
         """Number of parameters with `inputs` and `outputs` channels kept."""
-        if self.kind in ("batchnorm", "prelu"):
+        if self.kind in _PER_CHANNEL:
             return outputs * self.kernel
+        if self.kind in ("heads", "product"):
+            return 0
         if self.kind == "other":
             return self.kernel
-        weights = outputs * self.kernel * (1 if self.kind == "depthwise" else inputs // self.divisions)
-        return weights + (outputs if self.bias else 0)
+        return outputs * self.kernel * self._seen_by_each(inputs) + (outputs if self.bias else 0)
 
     def macs(self, inputs: int, outputs: int) -> int:
         """Multiply-accumulates per image with `inputs` and `outputs` channels kept."""
+        if self.kind == "product":
+            return self.positions * (outputs if self.outputs else 1)
         if self.kind == "other":
             return self.positions
-        return outputs * self.kernel * self.positions * (1 if self.kind == "depthwise" else inputs // self.divisions)
+        if self.kind in _PER_CHANNEL or self.kind == "heads":
+            return 0
+        return outputs * self.kernel * self.positions * self._seen_by_each(inputs)
+
+    def _seen_by_each(self, inputs: int) -> int:
+        """Inputs that each output is computed from. A depthwise convolution loses whole divisions: what is left is as wide."""
+        return (self.inputs if self.kind == "depthwise" else inputs) // self.divisions
 
 
 @dataclass(frozen=True)
@@ -158,5 +192,9 @@ class Groups:
             gone = removed.get((layer.name, side))
             return tuple(c for c in range(total) if c not in gone) if gone else None
 
-        cuts = {layer.name: Cut(kept(layer, "out", layer.outputs), kept(layer, "in", layer.inputs)) for layer in self.layers}
+        cuts = {
+            layer.name: Cut(kept(layer, "out", layer.outputs), kept(layer, "in", layer.inputs))
+            for layer in self.layers
+            if layer.kind != "product"
+        }
         return {name: cut for name, cut in cuts.items() if cut != Cut()}

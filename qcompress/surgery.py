@@ -10,96 +10,195 @@ import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from qcompress.errors import PlanError, SurgeryError
 from qcompress.frozen import frozen
-from qcompress.groups import Cut, Groups, Side
+from qcompress.groups import HEADS, Cut, Groups, Side
 from qcompress.masks import consumer_masks
 from qcompress.selection import Selection
+from qcompress.tracing_layers import kind_of
 
 __all__ = ["SlicedShell", "check", "outputs_of", "relative_difference", "slim"]
 
 
 @dataclass(frozen=True)
+class _Axis:
+    """An axis of a tensor that shrinks with `side`. Its index are the kept channels as they are ("whole"), those of the first
+    of `divisions` blocks of `block` channels, as all keep equal places ("places"), or the kept blocks, each `width` wide
+    ("blocks").
+    """
+
+    tensor: str
+    axis: int
+    side: Side
+    form: Literal["whole", "places", "blocks"] = "whole"
+    block: int = 1
+    width: int = 1
+
+    def index(self, kept: tuple[int, ...]) -> list[int]:
+        """Where to look along the axis."""
+        if self.form == "whole":
+            return list(kept)
+        if self.form == "places":
+            return [c for c in kept if c < self.block]
+        return [c // self.block * self.width + at for c in kept[:: self.block] for at in range(self.width)]
+
+
+@dataclass(frozen=True)
+class _Count:
+    """An attribute that counts channels: `times` for every `per` that `side` keeps."""
+
+    attribute: str
+    side: Side
+    times: int = 1
+    per: int = 1
+
+
+@dataclass(frozen=True)
 class _Anatomy:
-    """Where the channels of a kind of layer are: (tensor, axis, side), and (attribute that counts them, side)."""
+    """Where the channels of a layer are, and how many divisions have to keep equal places or be kept as a whole.
 
-    tensors: tuple[tuple[str, int, Side], ...]
-    counts: tuple[tuple[str, Side], ...]
+    `even` holds (side, size of a division): all divisions keep equal places. `blocks`: divisions go as a whole.
+    """
+
+    axes: tuple[_Axis, ...]
+    counts: tuple[_Count, ...]
+    even: tuple[tuple[Side, int], ...] = ()
+    blocks: int = 1
 
 
-_IN_OUT: tuple[tuple[str, Side], ...] = (("in_channels", "in"), ("out_channels", "out"))
-_CONV = _Anatomy((("weight", 0, "out"), ("weight", 1, "in"), ("bias", 0, "out")), _IN_OUT)
-_TRANSPOSED = _Anatomy((("weight", 1, "out"), ("weight", 0, "in"), ("bias", 0, "out")), _IN_OUT)
-_DEPTHWISE = _Anatomy(
-    (("weight", 0, "out"), ("bias", 0, "out")), (("out_channels", "out"), ("in_channels", "out"), ("groups", "out"))
-)
-_LINEAR = _Anatomy(_CONV.tensors, (("in_features", "in"), ("out_features", "out")))
-_BATCHNORM = _Anatomy(
-    tuple((name, 0, "out") for name in ("weight", "bias", "running_mean", "running_var")), (("num_features", "out"),)
-)
-_PRELU = _Anatomy((("weight", 0, "out"),), (("num_parameters", "out"),))
+def _plain(transposed: bool) -> _Anatomy:
+    into, out = (0, 1) if transposed else (1, 0)
+    axes = (_Axis("weight", out, "out"), _Axis("weight", into, "in"), _Axis("bias", 0, "out"))
+    return _Anatomy(axes, (_Count("in_channels", "in"), _Count("out_channels", "out")))
+
+
+def _divided(module: nn.modules.conv._ConvNd) -> _Anatomy:
+    """A grouped convolution: see `tracing_layers.kind_of` for which of the two it is."""
+    into, out = module.in_channels // module.groups, module.out_channels // module.groups
+    if kind_of(module) == "depthwise":
+        counts = (_Count("out_channels", "out"), _Count("in_channels", "out", into, out), _Count("groups", "out", 1, out))
+        first = _Axis("weight", 0, "out", "blocks", out, into) if module.transposed else _Axis("weight", 0, "out")
+        return _Anatomy((first, _Axis("bias", 0, "out")), counts, blocks=out)
+    sides: tuple[tuple[Side, int], ...] = (("in", into), ("out", out))
+    across = _Axis("weight", 1, "out", "places", out) if module.transposed else _Axis("weight", 1, "in", "places", into)
+    axes = (_Axis("weight", 0, "in" if module.transposed else "out"), across, _Axis("bias", 0, "out"))
+    return _Anatomy(axes, (_Count("in_channels", "in"), _Count("out_channels", "out")), even=sides)
+
+
+def _per_channel(names: tuple[str, ...], *counts: _Count, blocks: int = 1) -> _Anatomy:
+    return _Anatomy(tuple(_Axis(name, 0, "out") for name in names), counts, blocks=blocks)
+
+
+_NORM = ("weight", "bias", "running_mean", "running_var")
 
 
 def _anatomy(module: nn.Module) -> _Anatomy | None:
     """The anatomy of `module`, None for a kind that is not sliced."""
     if isinstance(module, nn.modules.conv._ConvNd):
-        if module.groups == 1:
-            return _TRANSPOSED if module.transposed else _CONV
-        return _DEPTHWISE if module.groups == module.in_channels == module.out_channels else None
+        return _plain(module.transposed) if module.groups == 1 else _divided(module)
     if isinstance(module, nn.Linear):
-        return _LINEAR
-    if isinstance(module, nn.modules.batchnorm._BatchNorm):
-        return _BATCHNORM
-    return _PRELU if isinstance(module, nn.PReLU) else None
+        return _Anatomy(_plain(False).axes, (_Count("in_features", "in"), _Count("out_features", "out")))
+    if isinstance(module, nn.modules.batchnorm._NormBase):
+        return _per_channel(_NORM, _Count("num_features", "out"))
+    if isinstance(module, nn.GroupNorm):
+        block = module.num_channels // module.num_groups
+        return _per_channel(_NORM[:2], _Count("num_channels", "out"), _Count("num_groups", "out", 1, block), blocks=block)
+    return _per_channel(("weight",), _Count("num_parameters", "out")) if isinstance(module, nn.PReLU) else None
 
 
 @dataclass(frozen=True)
 class _DenseLayer:
-    """A layer as it is before any cut: its sliceable tensors and its channel counts."""
+    """A layer as it is before any cut: the module that holds it, its sliceable tensors and its channel counts."""
 
     name: str
+    module: nn.Module
     anatomy: _Anatomy
     tensors: Mapping[str, Tensor]
     totals: Mapping[str, int]
 
     @classmethod
-    def of(cls, name: str, module: nn.Module | None) -> _DenseLayer:
-        """The layer `module`, called `name`; PlanError if there is none or if it is of a kind that is not sliced."""
+    def of(cls, name: str, modules: Mapping[str, nn.Module]) -> _DenseLayer:
+        """The layer called `name`; PlanError if there is none or if it is of a kind that is not sliced."""
+        module = modules.get(name)
         if module is None:
-            raise PlanError(f"the plan cuts layer {name}, which the network does not have", "is it another network's plan?")
+            return cls._attribute(name, modules)
         anatomy = _anatomy(module)
-        names = dict.fromkeys(tensor for tensor, _, _ in anatomy.tensors) if anatomy else {}
+        names = dict.fromkeys(axis.tensor for axis in anatomy.axes) if anatomy else {}
         own = {**module._parameters, **module._buffers}
-        if anatomy is None or any(tensor not in own for tensor in names):
+        required = {"weight"} & names.keys() if not isinstance(module, nn.modules.batchnorm._NormBase) else set()
+        if anatomy is None or any(tensor not in own for tensor in required):
             kind = f"{type(module).__name__}, of own plain tensors" if anatomy else type(module).__name__
-            raise PlanError(f"layer {name} is a {kind}: it cannot be cut", "only convolution, linear, BatchNorm, PReLU can")
-        tensors = {tensor: value.detach() for tensor in names if (value := own[tensor]) is not None}
-        return cls(name, anatomy, tensors, {count: int(getattr(module, count)) for count, _ in anatomy.counts})
+            message = f"layer {name} is a {kind}: it cannot be cut"
+            raise PlanError(message, "only convolutions, linear layers, norms, PReLU and gains can")
+        tensors = {tensor: value.detach() for tensor in names if (value := own.get(tensor)) is not None}
+        return cls(name, module, anatomy, tensors, {c.attribute: int(getattr(module, c.attribute)) for c in anatomy.counts})
 
-    def _indices(self, side: Side, kept: tuple[int, ...]) -> Tensor:
-        """`kept` as an index, if it fits this layer: PlanError otherwise."""
-        total = next((self.totals[count] for count, at in self.anatomy.counts if at == side), 0)
+    @classmethod
+    def _attribute(cls, name: str, modules: Mapping[str, nn.Module]) -> _DenseLayer:
+        """A module's own parameter of one number per channel, or its number of heads."""
+        place, _, attribute = name.rpartition(".")
+        module = modules.get(place)
+        value = getattr(module, attribute, None) if module is not None and attribute in _attributes(module) else None
+        if module is not None and isinstance(value, int) and attribute in HEADS:
+            return cls(name, module, _Anatomy((), (_Count(attribute, "out"),)), {}, {attribute: value})
+        if module is not None and isinstance(value, nn.Parameter) and value.numel() == max(value.shape, default=0) > 1:
+            axis = value.shape.index(value.numel())
+            return cls(name, module, _Anatomy((_Axis(attribute, axis, "out"),), ()), {attribute: value.detach()}, {})
+        raise PlanError(f"the plan cuts layer {name}, which the network does not have", "is it another network's plan?")
+
+    def _total(self, side: Side) -> int:
+        """Channels at `side` of the dense layer."""
+        if not self.anatomy.counts:
+            return next(tensor.numel() for tensor in self.tensors.values())
+        return next((self.totals[c.attribute] for c in self.anatomy.counts if (c.side, c.times, c.per) == (side, 1, 1)), 0)
+
+    def _check(self, side: Side, kept: tuple[int, ...]) -> None:
+        """PlanError unless `kept` fits this layer."""
+        total = self._total(side)
         if not kept or kept[0] < 0 or kept[-1] >= total or any(a >= b for a, b in pairwise(kept)):
             shown = f"{len(kept)} in {min(kept)}..{max(kept)}" if kept else "none"
             expected = f"at least one, ascending, in 0..{total - 1}" if total else "no cut at this side"
             message = f"layer {self.name}, side {side}: kept channels are {shown}, expected {expected}"
             raise PlanError(message, "is it another network's plan?")
-        device = next((tensor.device for tensor in self.tensors.values()), None)
-        return torch.tensor(kept, device=device)
+        for at, size in self.anatomy.even:
+            if at == side and list(kept) != [base + c for base in range(0, total, size) for c in kept if c < size]:
+                message = f"layer {self.name}, side {side}: its {total // size} divisions would keep unequal channels"
+                raise PlanError(message, "is it another network's plan?")
+        block = self.anatomy.blocks
+        if block > 1 and list(kept) != [c + at for c in kept if c % block == 0 for at in range(block)]:
+            raise PlanError(
+                f"layer {self.name}: its divisions of {block} channels would not be kept whole", "is it another network's plan?"
+            )
 
     def cut(self, cut: Cut) -> tuple[dict[str, Tensor], dict[str, int]]:
         """The tensors and counts under `cut`: new where a side is cut, the dense ones elsewhere."""
+        kept: dict[Side, tuple[int, ...]] = {}
         sides: tuple[tuple[Side, tuple[int, ...] | None], ...] = (("out", cut.kept_out), ("in", cut.kept_in))
-        kept = {side: self._indices(side, indices) for side, indices in sides if indices is not None}
+        for side, channels in sides:
+            if channels is not None:
+                self._check(side, channels)
+                kept[side] = channels
         tensors = dict(self.tensors)
-        for name, axis, side in self.anatomy.tensors:
-            if name in tensors and side in kept:
-                tensors[name] = tensors[name].index_select(axis, kept[side])
-        return tensors, {name: len(kept[side]) if side in kept else self.totals[name] for name, side in self.anatomy.counts}
+        for axis in self.anatomy.axes:
+            if axis.tensor in tensors and axis.side in kept:
+                tensor = tensors[axis.tensor]
+                index = torch.tensor(axis.index(kept[axis.side]), device=tensor.device)
+                tensors[axis.tensor] = tensor.index_select(axis.axis, index)
+        counts = {
+            c.attribute: len(kept[c.side]) * c.times // c.per if c.side in kept else self.totals[c.attribute]
+            for c in self.anatomy.counts
+        }
+        return tensors, counts
+
+
+def _attributes(module: nn.Module) -> frozenset[str]:
+    """What a plan may name of a module: its own parameters, and its number of heads."""
+    return frozenset((*module._parameters, *(name for name in HEADS if name in vars(module))))
 
 
 def slim(model: nn.Module, cuts: Mapping[str, Cut]) -> nn.Module:
@@ -111,15 +210,15 @@ def slim(model: nn.Module, cuts: Mapping[str, Cut]) -> nn.Module:
     slimmed = copy.deepcopy(model)
     modules = dict(slimmed.named_modules(remove_duplicate=False))
     for name, cut in cuts.items():
-        dense = _DenseLayer.of(name, modules.get(name))
+        dense = _DenseLayer.of(name, modules)
         tensors, counts = dense.cut(cut)
         for key, tensor in tensors.items():
             if tensor is not dense.tensors[key]:
-                old = getattr(modules[name], key)
+                old = getattr(dense.module, key)
                 is_parameter = isinstance(old, nn.Parameter)
-                setattr(modules[name], key, nn.Parameter(tensor, old.requires_grad) if is_parameter else tensor)
+                setattr(dense.module, key, nn.Parameter(tensor, old.requires_grad) if is_parameter else tensor)
         for key, count in counts.items():
-            setattr(modules[name], key, count)
+            setattr(dense.module, key, count)
     return slimmed
 
 
@@ -189,10 +288,10 @@ class SlicedShell:
         changed = [name for name in names if cuts.get(name, Cut()) != self._current.get(name, Cut())]
         for name in changed:
             if name not in self._dense:
-                self._dense[name] = _DenseLayer.of(name, self._modules.get(name))
+                self._dense[name] = _DenseLayer.of(name, self._modules)
         fresh = {name: self._dense[name].cut(cuts.get(name, Cut())) for name in changed}
         for name, (tensors, counts) in fresh.items():
-            module = self._modules[name]
+            module = self._dense[name].module
             for key, tensor in tensors.items():
                 getattr(module, key).data = tensor
             for key, count in counts.items():

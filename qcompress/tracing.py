@@ -8,60 +8,61 @@ trial removal of every group (`tracing_trial`). What passes neither is kept whol
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 
 import torch
-import torch_pruning  # type: ignore[import-untyped]
 from torch import Tensor, nn
 
 from qcompress.errors import ArchitectureError, UsageError
 from qcompress.groups import Group, Groups, KeptWhole, Layer, Member
-from qcompress.surgery import outputs_of
-from qcompress.tracing_coupling import Component, Coupling, Rank, Reason
-from qcompress.tracing_layers import LayerCosts, count_costs, is_sliceable
+from qcompress.tracing_coupling import Component, Coupling, couple
+from qcompress.tracing_labels import Rank, Reason
+from qcompress.tracing_layers import LayerCosts, count_costs
 from qcompress.tracing_trial import failures
 
 __all__ = ["trace"]
 
 _PRODUCERS = ("conv", "conv_transpose", "linear")
+_SILENT = ("batchnorm", "instancenorm", "groupnorm", "prelu", "parameter", "heads", "product")  # need no sentence of their own
 _SMALL = (32, 64)  # edge lengths, in pixels, at which coupling and trials are tried before the example's own size
 
 
-def trace(model: nn.Module, example: Tensor, *, ignore: Sequence[str] = (), floor: int = 1) -> Groups:
+def trace(model: nn.Module, example: Tensor | Sequence[Tensor], *, ignore: Sequence[str] = (), floor: int = 1) -> Groups:
     """The groups of `model` on `example`, (batch, channels, ...), of which the first image counts; `model` is not changed.
 
-    Layers whose name matches a pattern of `ignore` (fnmatch) keep all their outputs; every group keeps at least `floor` units.
-    The outputs of the network, channels tied to its input, and whatever could not be followed safely are kept whole too:
-    `Groups.kept_whole` says why. Costs are those at the example's size. Raises ArchitectureError for a network that fails on
-    the example, cannot be followed at all, or has nothing to prune; UsageError for a pattern that matches no layer.
+    A network of several inputs takes a sequence of them. Layers whose name matches a pattern of `ignore` (fnmatch) keep all
+    their outputs; every group keeps at least `floor` units. The outputs of the network, channels tied to its input, and
+    whatever could not be followed safely are kept whole too: `Groups.kept_whole` says why. Costs are those at the example's
+    size. Raises ArchitectureError for a network that fails on the example, cannot be followed at all, or has nothing to prune;
+    UsageError for a pattern that matches no layer.
     """
     if floor < 1:
         raise UsageError(f"the floor is {floor}, expected at least 1: an empty layer is no layer")
-    with torch.inference_mode(False), torch.enable_grad():
-        dense, image = _copy(model, example)
-        costs = count_costs(dense, image)
+    with torch.inference_mode(False):
+        dense, inputs = _copy(model, (example,) if isinstance(example, Tensor) else tuple(example))
+        costs = count_costs(dense, inputs)
         ignored = _ignored(costs.layers, ignore)
-        small = _small(dense, image)
+        small = _small(dense, inputs)
         coupling = _couple(dense, small, costs)
-        components = [_judged(component, costs, ignored) for component in coupling.components()]
-        groups = Groups(_groups(components, costs.layers), costs.layers, (), tuple(image.shape))
+        components = [_judged(component, coupling.layers, ignored) for component in coupling.components]
+        groups = Groups(_groups(components, coupling.layers), coupling.layers, (), tuple(inputs[0].shape))
         refused = failures(dense, groups, small)
     sound = tuple(group for group in groups.groups if group.name not in refused)
     reasons = _reasons(components, tuple(group for group in groups.groups if group.name in refused), refused)
-    kept_whole = _kept_whole(dense, costs, coupling.seen, sound, reasons)
+    kept_whole = _kept_whole(dense, coupling, costs, sound, reasons)
     if not sound:
         first = f"; {kept_whole[0].layer} is kept whole: {kept_whole[0].reason}" if kept_whole else ""
         raise ArchitectureError(f"the network ({type(model).__name__}) has no channels that can be pruned{first}")
     return replace(groups, groups=sound, kept_whole=kept_whole, floor=floor)
 
 
-def _copy(model: nn.Module, example: Tensor) -> tuple[nn.Module, Tensor]:
-    """A copy of the model to work on, in evaluation mode, and the first image, both of float32 or float64."""
-    if example.dim() < 2 or not len(example):
-        raise UsageError(f"the example has shape {tuple(example.shape)}, expected (batch, channels, ...)")
+def _copy(model: nn.Module, example: tuple[Tensor, ...]) -> tuple[nn.Module, tuple[Tensor, ...]]:
+    """A copy of the model to work on, in evaluation mode, and the first image of each input, all of float32 or float64."""
+    for x in example:
+        if x.dim() < 2 or not len(x):
+            raise UsageError(f"the example has shape {tuple(x.shape)}, expected (batch, channels, ...)")
     try:
         dense = copy.deepcopy(model).eval()
     except Exception as error:
@@ -69,9 +70,7 @@ def _copy(model: nn.Module, example: Tensor) -> tuple[nn.Module, Tensor]:
     if any(p.dtype in (torch.float16, torch.bfloat16) for p in dense.parameters()):
         dense = dense.float()
     dtype = next((p.dtype for p in dense.parameters() if p.is_floating_point()), torch.float32)
-    for parameter in dense.parameters():
-        parameter.requires_grad_(parameter.is_floating_point())  # a frozen parameter would hide its layer from the graph
-    return dense, example.detach()[:1].clone().to(dtype)
+    return dense, tuple(x.detach()[:1].clone().to(dtype if x.is_floating_point() else x.dtype) for x in example)
 
 
 def _ignored(layers: Sequence[Layer], patterns: Sequence[str]) -> dict[str, Reason]:
@@ -87,63 +86,38 @@ def _ignored(layers: Sequence[Layer], patterns: Sequence[str]) -> dict[str, Reas
     return found
 
 
-def _small(model: nn.Module, image: Tensor) -> Tensor:
+def _small(model: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """A corner of the image that the network accepts: neither coupling nor trials depend on its size."""
     for edge in _SMALL:
-        if image.dim() == 4 and edge < min(image.shape[2:]):
-            corner = image[:, :, :edge, :edge].contiguous()
+        if len(inputs) == 1 and inputs[0].dim() == 4 and edge < min(inputs[0].shape[2:]):
+            corner = inputs[0][:, :, :edge, :edge].contiguous()
             try:
                 with torch.no_grad():
                     model(corner)
             except Exception:  # too small for this network: the next size, at last the whole image
                 continue
-            return corner
-    return image
+            return (corner,)
+    return inputs
 
 
-class _Stub(nn.Module):
-    """The network with its input as a parameter, so that the graph sees what is tied to it, and outputs that are no layer's."""
-
-    def __init__(self, network: nn.Module, image: Tensor) -> None:
-        super().__init__()
-        self.network = network
-        self.image = nn.Parameter(image.clone())
-
-    def forward(self) -> list[Tensor]:
-        return [tensor.clone() for tensor in outputs_of(self.network(self.image.clone())) if tensor.grad_fn is not None]
-
-
-def _couple(dense: nn.Module, image: Tensor, costs: LayerCosts) -> Coupling:
-    """The coupling under Torch-Pruning's dependency graph of `dense` on `image`."""
-    stub = _Stub(dense, image)
-    graph = torch_pruning.DependencyGraph()
+def _couple(dense: nn.Module, inputs: tuple[Tensor, ...], costs: LayerCosts) -> Coupling:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about operations it does not know: `tracing_ops` judges those
-            graph.build_dependency(stub, example_inputs=(), unwrapped_parameters=[(stub.image, 1)], verbose=False)
-    except Exception as error:
+        return couple(dense, inputs, costs.layers, costs.products)
+    except Exception as error:  # whatever a forward pass does that cannot be watched
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise ArchitectureError(f"the network ({type(dense).__name__}) cannot be traced: {reason}") from error
-    return Coupling(
-        nodes=list(graph.module2node.values()),
-        layers=costs.layers,
-        names={module: name for name, module in dense.named_modules()},
-        parameters={parameter: name for name, parameter in dense.named_parameters()},
-        input=stub.image,
-        is_input=lambda fn: graph.is_in_channel_pruning_fn(fn) and not graph.is_out_channel_pruning_fn(fn),
-    )
 
 
 def _producers(component: Component, kinds: Mapping[str, str]) -> list[str]:
     return [name for name, side in component.channels if side == "out" and kinds[name] in _PRODUCERS]
 
 
-def _judged(component: Component, costs: LayerCosts, ignored: Mapping[str, Reason]) -> Component:
+def _judged(component: Component, layers: Sequence[Layer], ignored: Mapping[str, Reason]) -> Component:
     """`component` with the reasons that lie in its layers added: patterns, and channels that nobody makes or takes."""
     reasons = {ignored[name] for name, side in component.channels if side == "out" and name in ignored}
     if not any(side == "in" for _, side in component.channels):
         reasons.add(Reason(Rank.STRUCTURE, "no layer was found that takes its channels"))
-    if not _producers(component, {layer.name: layer.kind for layer in costs.layers}):
+    if not _producers(component, {layer.name: layer.kind for layer in layers}):
         reasons.add(Reason(Rank.STRUCTURE, "no layer was found that makes its channels"))
     return replace(component, reasons=tuple(sorted({*component.reasons, *reasons})))
 
@@ -178,7 +152,7 @@ def _reasons(components: Sequence[Component], refused: Sequence[Group], failed: 
     for component in components:
         for name, side in component.channels:
             if side == "out":
-                found.setdefault(name, []).extend(component.reasons[:1])
+                found.setdefault(name, []).extend(component.reasons[:1] or component.notes[:1])
     for group in refused:
         for member in group.side("out"):
             found[member.layer].append(Reason(Rank.TRIAL, failed[group.name]))
@@ -186,7 +160,11 @@ def _reasons(components: Sequence[Component], refused: Sequence[Group], failed: 
 
 
 def _kept_whole(
-    dense: nn.Module, costs: LayerCosts, seen: frozenset[str], groups: Sequence[Group], reasons: Mapping[str, list[Reason]]
+    dense: nn.Module,
+    coupling: Coupling,
+    costs: LayerCosts,
+    groups: Sequence[Group],
+    reasons: Mapping[str, list[Reason]],
 ) -> tuple[KeptWhole, ...]:
     """A sentence for every layer that makes channels, of which some belong to no group."""
     pruned: dict[str, int] = {}
@@ -194,27 +172,26 @@ def _kept_whole(
         for member in group.side("out"):
             pruned[member.layer] = pruned.get(member.layer, 0) + sum(map(len, member.channels))
     found = []
-    for layer in costs.layers:
-        if layer.kind in ("batchnorm", "prelu") or (layer.outputs and pruned.get(layer.name, 0) == layer.outputs):
+    for layer in coupling.layers:
+        if layer.kind in _SILENT or (layer.outputs and pruned.get(layer.name, 0) == layer.outputs):
             continue
-        text = _own_reason(dense, layer, costs, seen)
+        text = _own_reason(dense, layer, costs, coupling.seen)
         if text is None:
             text = min(reasons.get(layer.name) or [Reason(Rank.STRUCTURE, "it has a single channel of its kind")]).text
         if layer.name in pruned:
             text = f"{layer.outputs - pruned[layer.name]} of its {layer.outputs} outputs only: {text}"
-        found.append(KeptWhole(layer.name, text))
+        found.append(KeptWhole(layer.name or type(dense).__name__, text))
     return tuple(found)
 
 
 def _own_reason(dense: nn.Module, layer: Layer, costs: LayerCosts, seen: frozenset[str]) -> str | None:
     """Why `layer` is kept for its own sake, whatever it is coupled to; None if it need not be."""
-    kind = type(dense.get_submodule(layer.name)).__name__
     if layer.name in costs.tied:
         return "it shares a parameter with another layer"
     if layer.kind == "other":
-        return f"{kind} is no kind of layer that can be cut"
-    if not is_sliceable(layer):
-        return f"a {kind} of {layer.divisions} divisions is not cut"
+        return f"{type(dense.get_submodule(layer.name)).__name__} is no kind of layer that can be cut"
     if layer.name not in costs.executed:
-        return "the forward pass does not reach it"
-    return None if layer.name in seen else "the graph does not show it: detached, or computed without gradients"
+        around = (layer.name[:at] for at, letter in enumerate(layer.name) if letter == ".")
+        user = next((name for name in around if name in costs.executed), None)
+        return f"it is a part of {user}, which is not cut" if user else "the forward pass does not reach it"
+    return None if layer.name in seen else "it is called in a way that cannot be followed"

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from qcompress.errors import ArchitectureError
 from qcompress.groups import Layer, LayerKind
@@ -26,75 +29,88 @@ _PLAIN: tuple[type[nn.Module], ...] = (
     nn.BatchNorm1d,
     nn.BatchNorm2d,
     nn.BatchNorm3d,
+    nn.InstanceNorm1d,
+    nn.InstanceNorm2d,
+    nn.InstanceNorm3d,
+    nn.GroupNorm,
     nn.PReLU,
 )
+_InstanceNorm = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 
 
 @dataclass(frozen=True)
 class LayerCosts:
     """`layers` in the order of execution (those never executed last); `executed` and `tied` are names of layers.
 
-    A layer is `tied` if it shares a parameter with another one.
+    A layer is `tied` if it shares a parameter with another one. `products` are the MACs of each operation outside of layers
+    that surgery can cut, in the order of execution.
     """
 
     layers: tuple[Layer, ...]
     executed: frozenset[str]
     tied: frozenset[str]
+    products: tuple[int, ...]
 
 
 def kind_of(module: nn.Module) -> LayerKind:
     """The kind of `module`; "other" for everything that surgery cannot cut.
 
     Subclasses with a forward of their own, and layers whose weight is computed (weight_norm, parametrizations), are "other": a
-    slice of the weight need not be the weight of the slice. A convolution of several divisions is a "conv", see `is_sliceable`.
+    slice of the weight need not be the weight of the slice. A convolution of many small divisions is "depthwise": it loses
+    whole divisions. One of few and large ones is a "conv": all its divisions lose channels at equal places.
     """
     base = next((plain for plain in _PLAIN if isinstance(module, plain)), None)
-    if base is None or type(module).forward is not base.forward:
+    if base is None or not _is_plain(type(module), base):
         return "other"
     if isinstance(module, nn.modules.batchnorm._BatchNorm):
         return "batchnorm"
+    if isinstance(module, _InstanceNorm):
+        return "instancenorm"
+    if isinstance(module, nn.GroupNorm):
+        return "groupnorm"
     if module._parameters.get("weight") is None or "weight" in vars(module):
         return "other"
     if isinstance(module, nn.PReLU):
         return "prelu"
     if isinstance(module, nn.modules.conv._ConvNd):
-        if module.groups > 1 and module.groups == module.in_channels == module.out_channels:
+        if module.groups > 1 and module.groups**2 >= module.in_channels:
             return "depthwise"
         return "conv_transpose" if module.transposed else "conv"
     return "linear"
 
 
+def _is_plain(kind: type[nn.Module], base: type[nn.Module]) -> bool:
+    return kind.forward is base.forward and getattr(kind, "_conv_forward", None) is getattr(base, "_conv_forward", None)
+
+
 def is_sliceable(layer: Layer) -> bool:
-    """Whether surgery can cut `layer`: a known kind, and no convolution of several divisions but a depthwise one."""
-    return layer.kind != "other" and layer.divisions == 1
+    """Whether surgery can cut `layer` as a layer: a known kind of module."""
+    return layer.kind not in ("other", "parameter", "heads", "product")
 
 
-def _describe(name: str, module: nn.Module, calls: list[tuple[int, int]], params: int) -> Layer:
+def _describe(name: str, module: nn.Module, calls: list[tuple[int, int]]) -> Layer | None:
     """The layer called `name`: `calls` holds (elements of the input, elements of the output) of each call on one image."""
     kind = kind_of(module)
-    if isinstance(module, nn.modules.batchnorm._BatchNorm) and kind == "batchnorm":
-        return Layer(name, kind, module.num_features, module.num_features, 2 if module.affine else 0, 0, module.affine)
+    if kind in ("batchnorm", "instancenorm", "groupnorm"):
+        channels = module.num_channels if isinstance(module, nn.GroupNorm) else module.num_features
+        assert isinstance(channels, int)
+        each = sum(parameter is not None for parameter in module._parameters.values())
+        return Layer(name, kind, channels, channels, each, 0, each > 1, module.num_groups if kind == "groupnorm" else 1)  # type: ignore[arg-type]
     if isinstance(module, nn.PReLU) and kind == "prelu":
         return Layer(name, kind, module.num_parameters, module.num_parameters, 1, 0, False)
+    if kind == "other":
+        return None
     if isinstance(module, nn.Linear):
         positions = sum(out for _, out in calls) // module.out_features
-        layer = Layer(name, "linear", module.in_features, module.out_features, 1, positions, module.bias is not None)
-    elif isinstance(module, nn.modules.conv._ConvNd):
-        taps = math.prod(module.kernel_size)
-        positions = sum(into // module.in_channels if module.transposed else out // module.out_channels for into, out in calls)
-        divisions = 1 if kind == "depthwise" else module.groups
-        bias = module.bias is not None
-        layer = Layer(name, kind, module.in_channels, module.out_channels, taps, positions, bias, divisions)
-    else:
-        return Layer(name, "other", 0, 0, params, 0, False)
-    if kind == "other":  # a known layer in disguise: its costs are right, but fixed
-        weighed = replace(layer, kind="conv")
-        return Layer(name, "other", 0, 0, params, weighed.macs(layer.inputs, layer.outputs), False)
-    return layer
+        return Layer(name, "linear", module.in_features, module.out_features, 1, positions, module.bias is not None)
+    assert isinstance(module, nn.modules.conv._ConvNd)
+    positions = sum(into // module.in_channels if module.transposed else out // module.out_channels for into, out in calls)
+    taps, bias = math.prod(module.kernel_size), module.bias is not None
+    return Layer(name, kind, module.in_channels, module.out_channels, taps, positions, bias, module.groups)
 
 
 @contextmanager
-def _recording(modules: dict[str, nn.Module], calls: dict[str, list[tuple[int, int]]]) -> Iterator[None]:
+def _recording(modules: Mapping[str, nn.Module], calls: dict[str, list[tuple[int, int]]]) -> Iterator[None]:
     """Inside the context, every call of a module adds (elements in, elements out) to `calls`, in the order of execution."""
 
     def hook(name: str) -> object:
@@ -112,23 +128,76 @@ def _recording(modules: dict[str, nn.Module], calls: dict[str, list[tuple[int, i
             handle.remove()
 
 
-def _own_parameters(modules: dict[str, nn.Module]) -> tuple[dict[str, int], frozenset[str]]:
-    """Number of parameters per module that no earlier module has, and the names of modules that share one."""
+class _Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the MACs of operations while no module of `layers` is being called."""
+
+    def __init__(self, layers: Sequence[nn.Module]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.macs: list[int] = []
+        self._inside = 0
+        self._layers = layers
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Run `func` and count."""
+        result = func(*args, **(kwargs or {}))
+        formula = flop_registry.get(func._overloadpacket)
+        if formula is not None and not self._inside:
+            self.macs.append(int(formula(*args, **(kwargs or {}), out_val=result)) // 2)
+        return result
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Inside the context, calls of the layers are known as such."""
+
+        def step(by: int) -> Any:
+            def hook(*_: object) -> None:
+                self._inside += by
+
+            return hook
+
+        handles = [layer.register_forward_pre_hook(step(1)) for layer in self._layers]
+        handles += [layer.register_forward_hook(step(-1)) for layer in self._layers]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def _own_parameters(modules: Mapping[str, nn.Module]) -> tuple[dict[str, dict[str, Tensor]], frozenset[str]]:
+    """Per module its parameters that no earlier module has, and the names of modules that share one."""
     owners: dict[nn.Parameter, str] = {}
     tied: set[str] = set()
-    numbers = dict.fromkeys(modules, 0)
+    own: dict[str, dict[str, Tensor]] = {name: {} for name in modules}
     for name, module in modules.items():
-        for parameter in dict.fromkeys(p for p in module._parameters.values() if p is not None):
+        for key, parameter in module._parameters.items():
+            if parameter is None or owners.get(parameter) == name:
+                continue
             if parameter in owners:
                 tied |= {name, owners[parameter]}
             else:
                 owners[parameter] = name
-                numbers[name] += parameter.numel()
-    return numbers, frozenset(tied)
+                own[name][key] = parameter
+    return own, frozenset(tied)
 
 
-def count_costs(model: nn.Module, example: Tensor) -> LayerCosts:
-    """The layers of `model` with their exact costs on `example`, (1, channels, ...); `model` must be in evaluation mode.
+def _others(name: str, parameters: Mapping[str, Tensor], tied: bool) -> list[Layer]:
+    """Of a module that is no known layer: each gain of one number per channel by itself, and the rest together."""
+    gains = {
+        key: parameter
+        for key, parameter in parameters.items()
+        if parameter.numel() > 1 and parameter.numel() == max(parameter.shape) and not tied
+    }
+    rest = sum(parameter.numel() for key, parameter in parameters.items() if key not in gains)
+    prefix = f"{name}." if name else ""
+    found = [Layer(f"{prefix}{key}", "parameter", gain.numel(), gain.numel(), 1, 0, False) for key, gain in gains.items()]
+    return [*found, Layer(name, "other", 0, 0, rest, 0, False)] if rest else found
+
+
+def count_costs(model: nn.Module, inputs: Sequence[Tensor]) -> LayerCosts:
+    """The layers of `model` with their exact costs on `inputs`, each (1, channels, ...); `model` must be in evaluation mode.
 
     A layer called several times costs each time. Layers that share a parameter count it once, as the first's, and become
     "other". Raises ArchitectureError if the forward pass fails.
@@ -138,22 +207,22 @@ def count_costs(model: nn.Module, example: Tensor) -> LayerCosts:
         for name, module in model.named_modules()
         if module._parameters or isinstance(module, nn.modules.batchnorm._BatchNorm)
     }
+    own, tied = _own_parameters(modules)
+    known = [module for name, module in modules.items() if name not in tied and kind_of(module) != "other"]
     calls: dict[str, list[tuple[int, int]]] = {}
+    products = _Products(known)
     try:
-        with torch.no_grad(), _recording(modules, calls):
-            model(example)
+        with torch.no_grad(), _recording(modules, calls), products.watching(), products:
+            model(*inputs)
     except Exception as error:
-        shape, reason = tuple(example.shape), " ".join(str(error).split())
+        shape, reason = ", ".join(str(tuple(x.shape)) for x in inputs), " ".join(str(error).split())
         raise ArchitectureError(
             f"the network fails on an input of shape {shape}: {type(error).__name__}: {reason}",
             "give the number of channels and a size that the network accepts",
         ) from error
-    numbers, tied = _own_parameters(modules)
     order = [*calls, *(name for name in modules if name not in calls)]
-    layers = []
+    layers: list[Layer] = []
     for name in order:
-        layer = _describe(name, modules[name], calls.get(name, []), numbers[name])
-        if name in tied and layer.kind != "other":
-            layer = Layer(name, "other", 0, 0, numbers[name], layer.macs(layer.inputs, layer.outputs), False)
-        layers.append(layer)
-    return LayerCosts(tuple(layers), frozenset(calls), tied)
+        layer = None if name in tied else _describe(name, modules[name], calls.get(name, []))
+        layers += _others(name, own[name], name in tied) if layer is None else [layer]
+    return LayerCosts(tuple(layers), frozenset(calls), tied, tuple(products.macs))

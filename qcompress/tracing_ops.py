@@ -1,18 +1,77 @@
-"""Which autograd operations keep the channels of an image batch apart, so that a channel behind one is the channel before it.
+"""What every operation does to the labels of its inputs. A whitelist: an operation that is not here keeps whatever meets it.
 
-A whitelist: what is not known to be harmless is refused, with the reason. Shapes come from the graph itself, where every edge
-carries the shape of the tensor that flowed through it.
+Operations are those that reach PyTorch's dispatcher without gradients: composite ones arrive in their parts.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["broadcasts", "input_shapes", "name_of", "output_shape", "refusal"]
+import torch
+from torch import Tensor
 
-Shape = tuple[int, ...]
+from qcompress.tracing_labels import Labels, Rank, Reason, broadcast, compressed, varying
+
+__all__ = ["RULES", "Call", "Labelled"]
+
+
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """A tensor's shape and labels, which have as many axes and broadcast to it."""
+
+    shape: tuple[int, ...]
+    labels: Tensor
+
+    def full(self) -> Tensor:
+        """The labels at the tensor's own shape."""
+        return self.labels.expand(self.shape)
+
+    def along(self, axis: int) -> Tensor:
+        """The labels at the tensor's own size along `axis`."""
+        sizes = [-1] * len(self.shape)
+        sizes[axis] = self.shape[axis]
+        return self.labels.expand(sizes)
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One call of an operation: its tensors with their labels, and what it returned."""
+
+    func: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    outputs: tuple[Tensor, ...]
+    labels: Labels
+    of: Callable[[Tensor], Labelled]
+    is_constant: Callable[[Tensor], bool]
+    name: str
+    where: str  # the module that called it
+
+    def first(self) -> Labelled:
+        """The first argument."""
+        return self.of(self.args[0])
+
+    def tensors(self) -> list[Labelled]:
+        """All tensors among the arguments, those in lists included."""
+        leaves = torch.utils._pytree.tree_leaves((self.args, dict(self.kwargs)))
+        return [self.of(leaf) for leaf in leaves if isinstance(leaf, Tensor)]
+
+    def argument(self, place: int, name: str, default: Any = None) -> Any:
+        """An argument given by place or by name."""
+        return self.args[place] if len(self.args) > place else self.kwargs.get(name, default)
+
+    def mixes(self, labels: Tensor, axes: Sequence[int]) -> Tensor:
+        """Tie `labels` along `axes`, because the operation mixes what lies there."""
+        if any(labels.shape[axis] > 1 for axis in axes):
+            place = f" in {self.where}" if self.where else ""
+            self.labels.note(labels, Reason(Rank.OPERATION, f"operation {self.name}{place} mixes its channels"))
+        return self.labels.tie(labels, axes)
+
+
+Rule = Callable[[Call], "list[Tensor] | None"]
+"""The labels of each output, or None where the operation cannot be followed."""
 
 
 def _words(text: str) -> frozenset[str]:
@@ -20,93 +79,259 @@ def _words(text: str) -> frozenset[str]:
 
 
 _POINTWISE = _words(
-    "Abs Add Addcdiv Addcmul Alias Atan Celu Clamp ClampMax ClampMin Clone Copy Cos Div Elu Erf Exp Expand Expm1 "
-    "FeatureDropout Gelu Hardshrink Hardsigmoid Hardswish Hardtanh LeakyRelu Lerp Log Log10 Log1P Log2 LogSigmoid Maximum "
-    "Minimum Mish Mul NativeDropout Neg Pow Reciprocal Relu Rsqrt Rsub Sigmoid Silu Sin Softplus Softshrink Sqrt Sub Tan Tanh "
-    "Threshold ToCopy Where"
+    "abs acos add addcdiv addcmul alias asin atan atan2 bitwise_and bitwise_not bitwise_or ceil celu clamp clamp_max clamp_min "
+    "clone copy cos cosh detach div elu eq erf erfc exp exp2 expm1 fill floor floor_divide fmod ge gelu gt hardshrink "
+    "hardsigmoid hardswish hardtanh isnan le leaky_relu lerp lift_fresh log log10 log1p log2 log_sigmoid_forward logical_and "
+    "logical_not logical_or lt masked_fill maximum minimum mish mul nan_to_num native_dropout ne neg ones_like pow prelu "
+    "_prelu_kernel rand_like randn_like reciprocal relu relu6 remainder round rsqrt rsub selu sigmoid sign silu sin sinh "
+    "softplus softshrink sqrt square sub tan tanh threshold _to_copy true_divide where zero zeros_like full_like"
 )
 _SPATIAL = _words(
-    "AdaptiveAvgPool2D AdaptiveAvgPool3D AdaptiveMaxPool2D AdaptiveMaxPool3D AvgPool2D AvgPool3D MaxPool2DWithIndices "
-    "MaxPool3DWithIndices MkldnnAdaptiveAvgPool2D ReflectionPad1D ReflectionPad2D ReflectionPad3D ReplicationPad1D "
-    "ReplicationPad2D ReplicationPad3D UpsampleBicubic2D UpsampleBicubic2DAa UpsampleBilinear2D UpsampleBilinear2DAa "
-    "UpsampleLinear1D UpsampleNearest1D UpsampleNearest2D UpsampleNearest3D UpsampleNearestExact1D UpsampleNearestExact2D "
-    "UpsampleNearestExact3D UpsampleTrilinear3D"
+    "adaptive_avg_pool1d _adaptive_avg_pool2d _adaptive_avg_pool3d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d "
+    "adaptive_max_pool2d adaptive_max_pool3d avg_pool1d avg_pool2d avg_pool3d grid_sampler_2d grid_sampler_3d max_pool1d "
+    "max_pool2d max_pool2d_with_indices max_pool3d max_pool3d_with_indices mkldnn_max_pool2d reflection_pad1d "
+    "reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d replication_pad3d upsample_bicubic2d "
+    "_upsample_bicubic2d_aa upsample_bilinear2d _upsample_bilinear2d_aa upsample_linear1d upsample_nearest1d "
+    "upsample_nearest2d upsample_nearest3d _upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d "
+    "upsample_trilinear3d"
 )
-_ALONG_AXES = _words("Amax Amin LogSoftmax Max Mean Min Slice Softmax Squeeze Std Sum Unsqueeze Var")
-_RESHAPES = _words("ReshapeAlias UnsafeView View")
+_REDUCTIONS = _words("amax amin argmax argmin linalg_vector_norm logsumexp max mean min norm prod std sum var var_mean")
+_ALONG = _words("_softmax _log_softmax cummax cumprod cumsum softmax log_softmax")
+_REARRANGED = _words(
+    "_reshape_alias _unsafe_view channel_shuffle expand native_channel_shuffle permute pixel_shuffle pixel_unshuffle repeat "
+    "reshape squeeze t tile transpose unfold unsqueeze view"
+)
+_RESHAPED = _words("_reshape_alias _unsafe_view reshape squeeze view")
+_ATTENTION = _words(
+    "_scaled_dot_product_flash_attention_for_cpu _scaled_dot_product_flash_attention _scaled_dot_product_efficient_attention "
+    "_scaled_dot_product_cudnn_attention scaled_dot_product_attention"
+)
 
 
-def name_of(grad_fn: Any) -> str:
-    """The operation's name without the suffix: "Add" for AddBackward0."""
-    name: str = grad_fn.name()
-    return name.rsplit("::", 1)[-1].split("Backward")[0]
+def unified(call: Call, inputs: Sequence[Labelled], shape: Sequence[int]) -> Tensor:
+    """Labels of an element-wise result of `shape`: those of all inputs united, but for inputs that are only spread over it.
 
-
-def output_shape(grad_fn: Any, number: int = 0) -> Shape:
-    """Shape of the operation's output of that number (of the variable itself, for a leaf)."""
-    if hasattr(grad_fn, "variable"):
-        return tuple(grad_fn.variable.shape)
-    return tuple(int(size) for size in grad_fn._input_metadata[number].shape)
-
-
-def input_shapes(grad_fn: Any) -> list[Shape]:
-    """Shapes of the inputs that the graph knows of: constants have no place in it."""
-    return [output_shape(fn, number) for fn, number in grad_fn.next_functions if fn is not None]
-
-
-def _axes(grad_fn: Any, ndim: int) -> list[int]:
-    """The axes that the operation works along, 0 .. ndim - 1 (autograd stores -1 as 2**64 - 1); all of them if it says none."""
-    saved = getattr(grad_fn, "_saved_dim", None)
-    if saved is None or saved == ():
-        return list(range(ndim))
-    axes = saved if isinstance(saved, Sequence) else (saved,)
-    return [(axis - 2**64 if axis >= 2**63 else axis) % ndim for axis in axes]
-
-
-def broadcasts(grad_fn: Any, source: Shape) -> bool:
-    """Whether `source`, an input of the operation, has one channel where the output has many: it is no channel of theirs."""
-    target = output_shape(grad_fn)
-    return name_of(grad_fn) in _POINTWISE and len(source) == len(target) and source[1] == 1 < target[1]
-
-
-def _refuse_cat(grad_fn: Any, sources: list[Shape], target: Shape) -> str | None:
-    if _axes(grad_fn, len(target)) != [1] or len(target) not in (2, 3, 4, 5):
-        return "joins tensors along another axis than the channels"
-    if sum(source[1] for source in sources) != target[1]:
-        return "joins channels with a constant"
-    return None
-
-
-def _refuse_reshape(sources: list[Shape], target: Shape) -> str | None:
-    kept = all(source[:2] == target[:2] for source in sources)
-    flat = all(len(target) == 2 and (source[0], math.prod(source[1:])) == target for source in sources)
-    return None if kept or flat else "rearranges the axes"
-
-
-def refusal(grad_fn: Any) -> str | None:
-    """Why channels cannot be followed through the operation; None if they can: channel c of each input is channel c behind it.
-
-    Exceptions to the rule that the caller follows itself: "Cat" (along the channels), a flatten, and inputs that `broadcasts`.
+    An input is spread if it has size 1 where labels change, and has itself no change of labels: a gate of one channel.
     """
-    name, sources, target = name_of(grad_fn), input_shapes(grad_fn), output_shape(grad_fn)
-    shown = f"operation {name}"
-    if len(target) < 2 or any(len(source) < 2 for source in sources):
-        return f"{shown} loses the channel axis"
-    if name == "Cat":
-        reason = _refuse_cat(grad_fn, sources, target)
-        return reason and f"{shown} {reason}"
-    if name in _RESHAPES:
-        reason = _refuse_reshape(sources, target)
-        return reason and f"{shown} {reason}"
-    if name in _ALONG_AXES:
-        ndim = max(len(target), *(len(source) for source in sources)) if sources else len(target)
-        if min(_axes(grad_fn, ndim)) < 2 or (name == "Slice" and (ndim != 4 or grad_fn._saved_dim >= ndim)):
-            return f"{shown} mixes or selects channels"
-    elif name == "ConstantPadNd":
-        if any(grad_fn._saved_pad[2 * (len(target) - 2) :]):
-            return f"{shown} adds channels"
-    elif name not in _POINTWISE | _SPATIAL or (name == "Expand" and len(target) == 5):
-        return f"{shown} is not known to keep channels apart"
-    if any(source[:2] != target[:2] and not broadcasts(grad_fn, source) for source in sources):
-        return f"{shown} changes the number of channels"
-    return None
+    ndim = len(shape)
+    aligned = [
+        Labelled(
+            (1,) * (ndim - len(item.shape)) + item.shape,
+            item.labels.reshape((1,) * (ndim - len(item.shape)) + item.labels.shape),
+        )
+        for item in inputs
+    ]
+    axes = {axis for item in aligned for axis in varying(item.labels)} or {axis for axis in range(ndim) if shape[axis] > 1}
+    taking = [i for i in aligned if varying(i.labels) or all(i.shape[axis] == shape[axis] for axis in axes)]
+    base, *others = [item.labels for item in taking or aligned]
+    for other in others:
+        call.labels.unite(base, other)
+    return broadcast(base, *others)[0]
+
+
+def _pointwise(call: Call) -> list[Tensor] | None:
+    labels = unified(call, call.tensors(), tuple(call.outputs[0].shape))
+    return [labels] * len(call.outputs)
+
+
+def _spatial(call: Call) -> list[Tensor] | None:
+    x = call.first()
+    if len(x.shape) < 3 or any(out.shape[:2] != x.shape[:2] for out in call.outputs):
+        return None
+    labels = call.labels.tie(x.labels, range(2, len(x.shape)))
+    return [labels] * len(call.outputs)
+
+
+def _axes(call: Call, ndim: int, place: int = 1) -> list[int]:
+    """The axes of a reduction: all, where none is named."""
+    given = call.argument(place, "dim")
+    if given is None or given == []:
+        return list(range(ndim))
+    axes = given if isinstance(given, Sequence) else (given,)
+    return [axis % ndim for axis in axes]
+
+
+def _reduction(call: Call) -> list[Tensor] | None:
+    x = call.first()
+    place = 2 if call.name in ("linalg_vector_norm", "norm") else 1
+    if call.name in ("max", "min") and len(call.tensors()) > 1:
+        return _pointwise(call)
+    axes = _axes(call, len(x.shape), place)
+    labels = call.mixes(x.labels, axes)
+    if call.outputs[0].dim() != len(x.shape):
+        labels = labels.reshape([size for axis, size in enumerate(labels.shape) if axis not in axes])
+    return [labels] * len(call.outputs)
+
+
+def _along(call: Call) -> list[Tensor] | None:
+    x = call.first()
+    labels = call.mixes(x.labels, [int(call.argument(1, "dim", -1)) % len(x.shape)])
+    return [labels] * len(call.outputs)
+
+
+def _rearranged(call: Call) -> list[Tensor] | None:
+    """What only moves numbers: do to the labels what was done to the numbers."""
+    x = call.first()
+    if call.name in ("permute", "transpose", "t", "unsqueeze"):
+        return [call.func(x.labels, *call.args[1:], **call.kwargs)]
+    if call.name == "expand":
+        spare = call.outputs[0].dim() - len(x.shape)
+        return [x.labels.reshape((1,) * spare + x.labels.shape)]
+    if call.name in ("channel_shuffle", "native_channel_shuffle") and x.labels.shape[1] > 1:
+        call.labels.tie(x.along(1).reshape(call.argument(1, "groups"), -1), [0])  # equal places of all parts
+    if call.name in _RESHAPED:
+        return [compressed(x.full().reshape(call.outputs[0].shape))]
+    return [compressed(call.func(x.full().contiguous(), *call.args[1:], **call.kwargs))]
+
+
+def _sliced(call: Call) -> list[Tensor] | None:
+    """Along one axis: slice, select, narrow, unbind, index_select, flip, roll."""
+    x = call.first()
+    place = 2 if call.name == "roll" else 1
+    given = call.argument(place, "dims" if call.name in ("flip", "roll") else "dim", 0)
+    axes = [axis % len(x.shape) for axis in (given if isinstance(given, Sequence) else (given,))]
+    labels = x.labels
+    if call.name == "roll" and any(labels.shape[axis] > 1 for axis in axes):
+        return None  # what is rolled over the end depends on how many there are
+    for axis in axes:
+        labels = Labelled(x.shape, labels).along(axis)
+    found = call.func(labels, *call.args[1:], **call.kwargs)
+    return [compressed(part) for part in (found if isinstance(found, list | tuple) else (found,))]
+
+
+def _split(call: Call) -> list[Tensor] | None:
+    """Parts of equal size stay equal: channel for channel they go together."""
+    parts = _sliced_by(call, int(call.argument(2, "dim", 0)))
+    axis = int(call.argument(2, "dim", 0)) % len(call.first().shape)
+    if call.name == "split" and call.first().labels.shape[axis] > 1:
+        for part, out in zip(parts[1:], call.outputs[1:], strict=True):
+            if out.shape == call.outputs[0].shape:
+                call.labels.unite(parts[0], part)
+    return [compressed(part) for part in parts]
+
+
+def _sliced_by(call: Call, axis: int) -> list[Tensor]:
+    found = call.func(call.first().along(axis % len(call.first().shape)), *call.args[1:], **call.kwargs)
+    return list(found)
+
+
+def _joined(call: Call) -> list[Tensor] | None:
+    """Cat and stack."""
+    parts = [call.of(tensor) for tensor in call.args[0]]
+    parts = [part for part in parts if part.shape != (0,)]
+    axis = int(call.argument(1, "dim", 0))
+    if call.name == "stack":
+        axis %= len(parts[0].shape) + 1
+        parts = [Labelled((*p.shape[:axis], 1, *p.shape[axis:]), p.labels.unsqueeze(axis)) for p in parts]
+    axis %= len(parts[0].shape)
+    whole = [part.along(axis) for part in parts]
+    sizes = [max(w.shape[d] for w in whole) for d in range(len(parts[0].shape))]
+    wide = [w.expand([w.shape[d] if d == axis else sizes[d] for d in range(len(sizes))]) for w in whole]
+    return [compressed(torch.cat(wide, axis))]
+
+
+def _padded(call: Call) -> list[Tensor] | None:
+    """Zeros around: along an axis of channels, channels that always stay."""
+    x = call.first()
+    pads: list[int] = list(call.args[1])
+    labels = x.labels
+    for number in range(len(pads) // 2):
+        axis = len(x.shape) - 1 - number
+        ends = pads[2 * number], pads[2 * number + 1]
+        if labels.shape[axis] > 1 and any(ends):
+            if min(ends) < 0:
+                return None
+            sides = []
+            for size in ends:
+                shape = [labels.shape[d] if d != axis else size for d in range(labels.dim())]
+                sides.append(call.labels.fresh(shape))
+                if size:
+                    call.labels.keep(sides[-1], Reason(Rank.OPERATION, "padding adds channels that are no layer's"))
+            labels = torch.cat((sides[0], labels, sides[1]), axis)
+    return [labels]
+
+
+def _indexed(call: Call) -> list[Tensor] | None:
+    """Picked by constant indices."""
+    x = call.first()
+    indices = call.args[1] if isinstance(call.args[1], list | tuple) else [call.args[1]]
+    if not all(call.is_constant(i) for i in indices if isinstance(i, Tensor)):
+        return None
+    return [compressed(call.func(x.full(), *call.args[1:], **call.kwargs))]
+
+
+def _product(call: Call) -> list[Tensor] | None:
+    """(..., m, k) @ (..., k, n): what is summed over stands and falls together."""
+    added = call.name in ("addmm", "baddbmm")
+    a, b = (call.of(tensor) for tensor in call.args[added : added + 2])
+    if min(len(a.shape), len(b.shape)) < 2:
+        return None
+    ndim = max(len(a.shape), len(b.shape))
+    left, right = (item.labels.reshape((1,) * (ndim - len(item.shape)) + item.labels.shape) for item in (a, b))
+    summed = left.shape[-1] > 1 or right.shape[-2] > 1
+    left, right = call.mixes(left, [ndim - 1]), call.mixes(right, [ndim - 2])
+    if summed or (varying(left) and varying(right)):
+        call.labels.unite(left, right)
+        labels = broadcast(left, right)[0]
+    elif varying(right):
+        labels = right
+    else:
+        labels = left
+    if added:
+        bias = call.first()
+        labels = unified(call, [Labelled(tuple(call.outputs[0].shape), labels), bias], tuple(call.outputs[0].shape))
+    return [labels]
+
+
+def _attention(call: Call) -> list[Tensor] | None:
+    """softmax(q k' / s) v with (..., places, depth): q and k go by heads; of v, so do the heads."""
+    q, k, v = (call.of(tensor) for tensor in call.args[:3])
+    if not len(q.shape) == len(k.shape) == len(v.shape):
+        return None
+    last = len(q.shape) - 1
+    queries, keys = (call.mixes(item.labels, [last - 1, last]) for item in (q, k))
+    values = call.mixes(v.labels, [last - 1])
+    if q.labels.shape[last] > 1 or k.labels.shape[last] > 1 or varying(queries) or varying(keys):
+        call.labels.unite(queries, keys)
+    if varying(queries) or varying(keys):
+        call.labels.unite(queries, values)
+    return [values, *([values[..., 0]] * (len(call.outputs) - 1))]
+
+
+def _glu(call: Call) -> list[Tensor] | None:
+    """The first half times the sigmoid of the second."""
+    x = call.first()
+    axis = int(call.argument(1, "dim", -1)) % len(x.shape)
+    a, b = x.along(axis).chunk(2, axis)
+    if x.labels.shape[axis] > 1:
+        call.labels.unite(a, b)
+    return [compressed(a)]
+
+
+def _normalised(call: Call) -> list[Tensor] | None:
+    """native_layer_norm: statistics over the last axes, then a gain and a shift per place of these."""
+    x = call.first()
+    ndim = len(x.shape)
+    axes = [ndim - 1 - number for number in range(len(call.args[1]))]
+    labels = call.mixes(x.labels, axes)
+    affine = [call.of(tensor) for tensor in call.args[2:4] if isinstance(tensor, Tensor)]
+    found = [unified(call, [Labelled(x.shape, labels), *affine], x.shape)]
+    return [call.labels.tie(found[0], axes)] + [labels] * (len(call.outputs) - 1)
+
+
+RULES: dict[str, Rule] = {
+    **dict.fromkeys(_POINTWISE, _pointwise),
+    **dict.fromkeys(_SPATIAL, _spatial),
+    **dict.fromkeys(_REDUCTIONS, _reduction),
+    **dict.fromkeys(_ALONG, _along),
+    **dict.fromkeys(_REARRANGED, _rearranged),
+    **dict.fromkeys(_words("flip index_select narrow roll select slice unbind"), _sliced),
+    **dict.fromkeys(_words("split split_with_sizes"), _split),
+    **dict.fromkeys(_words("cat stack"), _joined),
+    **dict.fromkeys(_words("index"), _indexed),
+    **dict.fromkeys(_words("addmm baddbmm bmm matmul mm"), _product),
+    **dict.fromkeys(_ATTENTION, _attention),
+    "constant_pad_nd": _padded,
+    "glu": _glu,
+    "native_layer_norm": _normalised,
+}

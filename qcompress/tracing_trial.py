@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -25,13 +26,15 @@ TOLERANCE = 1e-4  # relative; float32 networks stay some orders below, a leaking
 
 def _fill(module: nn.Module, draw: Callable[[Tensor], Tensor]) -> None:
     """Random values for one layer; those of kinds that are not cut move a little only, away from zeros that hide mistakes."""
-    if isinstance(module, nn.modules.batchnorm._BatchNorm):
-        tensors = (module.weight, 1.0, 0.2), (module.bias, 0.0, 0.3), (module.running_mean, 0.0, 0.3)
-        for tensor, mean, spread in tensors:
-            if isinstance(tensor, Tensor):
+    if isinstance(module, nn.modules.batchnorm._NormBase | nn.GroupNorm):
+        own = {**module._parameters, **module._buffers}
+        for name, mean, spread in (("weight", 1.0, 0.2), ("bias", 0.0, 0.3), ("running_mean", 0.0, 0.3)):
+            tensor = own.get(name)
+            if tensor is not None:
                 tensor.copy_(mean + spread * draw(tensor))
-        if isinstance(module.running_var, Tensor):
-            module.running_var.copy_((0.3 * draw(module.running_var)).exp())
+        variance = own.get("running_var")
+        if variance is not None:
+            variance.copy_((0.3 * draw(variance)).exp())
         return
     known = kind_of(module) not in ("other", "prelu")
     for name, parameter in module._parameters.items():
@@ -68,39 +71,59 @@ def _third(space: UnitSpace, group: str) -> NDArray[np.intp]:
     return places
 
 
-def failures(model: nn.Module, groups: Groups, example: Tensor) -> dict[str, str]:
+def failures(model: nn.Module, groups: Groups, inputs: Sequence[Tensor]) -> dict[str, str]:
     """Why each group whose removal is not what its masks say must not be pruned; empty if all are sound.
 
-    A third of each group is removed in turn, on top of all those found sound before, from a copy of `model` with random
-    weights; so the last trial is of the whole plan. `example` gives the shape of the input; every group has two units or more.
+    A third of each group is removed, from a copy of `model` with random weights: of all groups at once, and where that fails,
+    of ever fewer, on top of those found sound before. `inputs` give the shapes; every group has two units or more.
     """
     probe = randomised(model)
-    shell = SlicedShell(probe)
     generator = torch.Generator().manual_seed(seeds.integer(0, "tracing.input"))
-    x = torch.rand(example.shape, generator=generator, dtype=example.dtype).to(example.device)
-    removed = np.zeros(len(groups.space), bool)
-    reasons: dict[str, str] = {}
-    for group in groups.groups:
-        trial = removed.copy()
-        trial[_third(groups.space, group.name)] = True
-        reason = _failure(probe, shell, groups, Selection.of(groups.space, trial), x)
+    drawn = tuple(
+        torch.rand(x.shape, generator=generator, dtype=x.dtype).to(x.device) if x.is_floating_point() else x for x in inputs
+    )
+    trial = _Trial(probe, SlicedShell(probe), groups, drawn, np.zeros(len(groups.space), bool), {})
+    trial.judge(groups.space.groups)
+    return trial.reasons
+
+
+@dataclass
+class _Trial:
+    """What was `removed` so far and found sound, and the `reasons` against the rest."""
+
+    probe: nn.Module
+    shell: SlicedShell
+    groups: Groups
+    inputs: tuple[Tensor, ...]
+    removed: NDArray[np.bool_]
+    reasons: dict[str, str]
+
+    def judge(self, names: Sequence[str]) -> None:
+        """Find the unsound among the groups called `names`."""
+        if not names:
+            return
+        tried = self.removed.copy()
+        for name in names:
+            tried[_third(self.groups.space, name)] = True
+        reason = self._failure(Selection.of(self.groups.space, tried))
         if reason is None:
-            removed = trial
+            self.removed = tried
+        elif len(names) == 1:
+            self.reasons[names[0]] = reason
         else:
-            reasons[group.name] = reason
-    return reasons
+            self.judge(names[: len(names) // 2])
+            self.judge(names[len(names) // 2 :])
 
-
-def _failure(probe: nn.Module, shell: SlicedShell, groups: Groups, selection: Selection, x: Tensor) -> str | None:
-    """Why `selection` cannot be removed; None if the sliced network computes what the masked one does."""
-    keep = torch.from_numpy(~selection.x)[None].to(x)
-    try:
-        with torch.no_grad():
-            with consumer_masks(probe, groups, keep):
-                masked = probe(x)
-            difference = relative_difference(shell.cut(groups.cuts(selection))(x), masked)
-    except Exception as error:  # whatever the foreign forward raises: the group is kept, and the reason shown
-        return f"without some of its channels the network fails ({type(error).__name__})"
-    if difference <= TOLERANCE:
-        return None
-    return f"without some of its channels the network computes something else (relative difference {difference:.0e})"
+    def _failure(self, selection: Selection) -> str | None:
+        """Why `selection` cannot be removed; None if the sliced network computes what the masked one does."""
+        keep = torch.from_numpy(~selection.x)[None].to(self.inputs[0])
+        try:
+            with torch.no_grad():
+                with consumer_masks(self.probe, self.groups, keep):
+                    masked = self.probe(*self.inputs)
+                difference = relative_difference(self.shell.cut(self.groups.cuts(selection))(*self.inputs), masked)
+        except Exception as error:  # whatever the foreign forward raises: the group is kept, and the reason shown
+            return f"without some of its channels the network fails ({type(error).__name__})"
+        if difference <= TOLERANCE:
+            return None
+        return f"without some of its channels the network computes something else (relative difference {difference:.0e})"

@@ -160,7 +160,7 @@ def test_a_slim_network_can_be_trained_and_saved() -> None:
         ({"2": Cut(())}, "kept channels are none"),
         ({"0": Cut(None, (0, 1, 2))}, r"layer 0, side in: .* in 0..1"),
         ({"3": Cut(None, (0,))}, "expected no cut at this side"),
-        ({"4": Cut((0,))}, "layer 4 is a Conv2d: it cannot be cut"),
+        ({"4": Cut((0,))}, "layer 4: its divisions of 2 channels would not be kept whole"),
         ({"5": Cut((0,))}, "layer 5 is a LayerNorm"),
         ({"6": Cut((0,))}, "layer 6 is a ParametrizedConv2d, of own plain tensors: it cannot"),
         ({"0": Cut((0,)), "1": Cut((0,))}, "layer 1 is a ReLU"),

@@ -120,26 +120,56 @@ def test_one_layer_in_two_groups_gives_both_a_name() -> None:
 
 REASONS = {
     "a": {
-        "first-channels": "operation Slice mixes or selects channels",
-        "permuted": "operation Index is not known",
-        "channel-softmax": "operation Softmax mixes",
-        "with-ramp": "operation Cat joins channels with a constant",
-        "constant-gain": "computes something else",
-        "detached": "network fails",
+        "permuted": "without some of its channels the network fails",
+        "rolled": "operation roll is not known to keep channels apart",
+        "channel-softmax": "operation _softmax mixes its channels",
+        "channel-mean": "operation mean mixes its channels",
+        "constant-gain": "its channels meet a constant of a fixed size",
     },
+    "b": {"padded": "2 of its 8 outputs only: padding adds channels"},
     "0": {
-        "pixel-shuffle": "operation PixelShuffle is not known",
-        "layer-norm": "its channels meet 2 (LayerNorm), which is not cut",
-        "grouped": "its channels meet 2 (Conv2d), which is not cut",
-        "layer-scale": "its channels meet parameter 2.gamma",
+        "layer-norm": "its channels meet parameter 2.",
+        "weight-norm": "operation convolution in 2 is not known",
+        "standardised": "its channels meet 2 (operation convolution), which is not cut",
+        "tokens": "its channels meet 2.attention",
     },
     "2": {
-        "grouped": "a Conv2d of 2 divisions is not cut",
-        "group-norm": "GroupNorm is no kind of layer that can be cut",
         "tied": "it shares a parameter with another layer",
+        "standardised": "Standardised is no kind of layer that can be cut",
     },
+    "2.attention.out_proj": {"tokens": "it is a part of 2.attention, which is not cut"},
     "never": {"idle": "the forward pass does not reach it"},
 }
+
+UNITS = {
+    "swapped": [4, 6],
+    "gated": [4, 6],
+    "half-unused": [4, 6],
+    "shuffled": [4, 6],
+    "selective": [4, 6],
+    "reversed": [8, 6],
+    "stacked": [8, 6],
+    "repeated": [8, 6],
+    "with-ramp": [8, 6],
+    "padded": [6],
+    "pixel-shuffle": [2, 6],
+    "pixel-unshuffle": [8, 6],
+    "group-norm": [2, 6],
+    "instance-norm": [8, 6],
+    "plain-instance-norm": [8, 6],
+    "grouped": [4, 4, 6],
+    "multiplied": [8, 6],
+    "narrowed": [4, 6],
+    "grouped-transposed": [4, 6],
+    "layer-scale": [8, 6],
+    "detached": [8, 6],
+}
+"""Units per group where several channels, or channels at several places, are one unit."""
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_units_of_several_channels(name: str) -> None:
+    assert list(trace(*network(name)).space.sizes) == UNITS[name]
 
 
 @pytest.mark.parametrize(
@@ -261,7 +291,7 @@ def test_the_trial_finds_a_coupling_that_is_missing_a_member() -> None:
         broken = type(first)(first.name, first.members[:place] + first.members[place + 1 :])
         object.__setattr__(wrong, "groups", (broken, *groups.groups[1:]))
         assert wrong.groups[0] != first
-        assert set(failures(model, wrong, x)) == {first.name}, left_out.layer
+        assert set(failures(model, wrong, (x[:1],))) == {first.name}, left_out.layer
 
 
 def test_the_trial_finds_units_that_are_joined_wrongly() -> None:
@@ -272,14 +302,18 @@ def test_the_trial_finds_units_that_are_joined_wrongly() -> None:
     turned = type(consumer)(consumer.layer, consumer.side, consumer.channels[1:] + consumer.channels[:1])
     wrong = copy.copy(groups)
     object.__setattr__(wrong, "groups", (type(first)(first.name, (*first.members[:-1], turned)), *groups.groups[1:]))
-    assert set(failures(model, wrong, x)) == {first.name}
+    assert set(failures(model, wrong, (x[:1],))) == {first.name}
 
 
 def test_kinds_of_layers() -> None:
     assert kind_of(conv(4, 4)) == "conv"
     assert kind_of(conv(1, 1)) == "conv"
     assert kind_of(conv(4, 4, groups=4)) == "depthwise"
-    assert kind_of(conv(4, 8, groups=4)) == "conv"
+    assert kind_of(conv(4, 8, groups=4)) == "depthwise"
+    assert kind_of(conv(32, 16, groups=8)) == "depthwise"  # many small divisions: whole ones go
+    assert kind_of(conv(32, 16, groups=2)) == "conv"  # few large ones: all lose channels
+    assert kind_of(nn.GroupNorm(2, 8)) == "groupnorm"
+    assert kind_of(nn.InstanceNorm2d(8)) == "instancenorm"
     assert kind_of(nn.ConvTranspose1d(4, 2, 3)) == "conv_transpose"
     assert kind_of(nn.BatchNorm1d(3, affine=False)) == "batchnorm"
     assert kind_of(nn.LayerNorm(3)) == "other"
@@ -288,5 +322,5 @@ def test_kinds_of_layers() -> None:
 
 def test_a_layer_called_twice_costs_twice() -> None:
     model, x = network("shared")
-    costs = {layer.name: layer for layer in count_costs(model.eval(), x[:1]).layers}
+    costs = {layer.name: layer for layer in count_costs(model.eval(), (x[:1],)).layers}
     assert costs["b"].positions == 2 * costs["a"].positions
