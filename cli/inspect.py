@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
+
 from qcompress.cli import options, render
 
 __all__ = ["inspect"]
@@ -14,6 +18,9 @@ def inspect(
     arch: options.Arch = None,
     arch_args: options.ArchArgs = None,
     trust_pickle: options.TrustPickle = False,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Ask Torch-Pruning's dependency graph, too, and say where it differs.")
+    ] = False,
     as_json: options.Json = False,
 ) -> None:
     """Show what CHECKPOINT is and what can be pruned of it: coupled groups, units, costs, and what is kept whole and why."""
@@ -25,12 +32,14 @@ def inspect(
         CheckpointOptions(arch, options.parse_arch_args(arch_args), trust_pickle),
         size=size,
         ignore=tuple(ignore or ()),
+        compare=compare,
     )
     if as_json:
         render.print_json(found.as_dict())
         return
     title = f"{found.file}: {found.architecture} {found.arguments}"
-    render.print_table(title, ("coupled group", "units", "layers", "params a unit frees", "MACs a unit frees"), found.rows())
+    columns = ("coupled group", "units", "layers", "params a unit frees", "MACs a unit frees")
+    render.print_table(title, (*columns, "Torch-Pruning") if compare else columns, found.rows())
     for layer in found.kept_whole:
         render.print_line(f"kept whole: {layer.layer}: {layer.reason}")
     render.print_line(

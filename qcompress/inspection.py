@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from qcompress import checkpoints, tracing
-from qcompress.groups import KeptWhole
+from qcompress.groups import Groups, KeptWhole
 from qcompress.settings import CheckpointOptions
 
 __all__ = ["GroupLine", "Inspection", "inspect"]
@@ -17,13 +18,14 @@ __all__ = ["GroupLine", "Inspection", "inspect"]
 
 @dataclass(frozen=True)
 class GroupLine:
-    """One coupled group: its units, its layers, and what the first unit to go frees."""
+    """One coupled group: its units, its layers, what the first unit to go frees, and Torch-Pruning's opinion if it was asked."""
 
     name: str
     units: int
     layers: tuple[str, ...]
     params_per_unit: int
     macs_per_unit: int
+    opinion: str | None = None
 
 
 @dataclass(frozen=True)
@@ -41,10 +43,14 @@ class Inspection:
     groups: tuple[GroupLine, ...]
     kept_whole: tuple[KeptWhole, ...]
 
-    def rows(self) -> list[tuple[str, str, str, str, str]]:
-        """One row per group: name, units, layers, parameters and MACs that one unit frees."""
+    def rows(self) -> list[tuple[str, ...]]:
+        """One row per group: name, units, layers, parameters and MACs that one unit frees, and the opinion if there is one."""
         return [
-            (g.name, str(g.units), str(len(g.layers)), f"{g.params_per_unit:,}", f"{g.macs_per_unit:,}") for g in self.groups
+            (
+                *(g.name, str(g.units), str(len(g.layers)), f"{g.params_per_unit:,}", f"{g.macs_per_unit:,}"),
+                *([] if g.opinion is None else [g.opinion]),
+            )
+            for g in self.groups
         ]
 
     def as_dict(self) -> dict[str, Any]:
@@ -67,23 +73,37 @@ class Inspection:
                     "params_per_unit": g.params_per_unit,
                     "macs_per_unit": g.macs_per_unit,
                 }
+                | ({} if g.opinion is None else {"torch_pruning": g.opinion})
                 for g in self.groups
             ],
             "kept_whole": [{"layer": k.layer, "reason": k.reason} for k in self.kept_whole],
         }
 
 
-def inspect(path: Path, options: CheckpointOptions, *, size: int, ignore: tuple[str, ...] = ()) -> Inspection:
-    """Load the checkpoint and trace it at a size x size input (rounded up to the network's stride)."""
+def inspect(
+    path: Path, options: CheckpointOptions, *, size: int, ignore: tuple[str, ...] = (), compare: bool = False
+) -> Inspection:
+    """Load the checkpoint and trace it at a size x size input (rounded up to the network's stride).
+
+    With `compare`, every group has Torch-Pruning's opinion beside it: see `second_opinion`.
+    """
     checkpoint = checkpoints.load(path, arch=options.arch, arch_args=options.arch_args, trust_pickle=options.trust_pickle)
     example = torch.zeros(checkpoint.example_shape(size))
     groups = tracing.trace(checkpoint.model, example, ignore=ignore)
+    opinions = _opinions(checkpoint.model, example, groups) if compare else {}
     lines = []
     for group in groups.groups:
         one = {group.name: 1}
         layers = tuple(dict.fromkeys(member.layer for member in group.members))
         lines.append(
-            GroupLine(group.name, group.size, layers, groups.params() - groups.params(one), groups.macs() - groups.macs(one))
+            GroupLine(
+                group.name,
+                group.size,
+                layers,
+                groups.params() - groups.params(one),
+                groups.macs() - groups.macs(one),
+                opinions.get(group.name),
+            )
         )
     return Inspection(
         checkpoint.path.name,
@@ -97,3 +117,10 @@ def inspect(path: Path, options: CheckpointOptions, *, size: int, ignore: tuple[
         tuple(lines),
         groups.kept_whole,
     )
+
+
+def _opinions(model: nn.Module, example: Tensor, groups: Groups) -> dict[str, str]:
+    from qcompress.second_opinion import second_opinion  # a slow import, and a rare wish
+
+    found = second_opinion(model, example, groups)
+    return {o.group: f"{o.verdict}: {o.note}" if o.note else o.verdict for o in found}
