@@ -18,7 +18,7 @@ __all__ = ["GroupLine", "Inspection", "inspect"]
 
 @dataclass(frozen=True)
 class GroupLine:
-    """One coupled group: its units, its layers, what the first unit to go frees, and Torch-Pruning's opinion if it was asked."""
+    """One coupled group: its units, its layers, what the first to go frees, and Torch-Pruning's opinion if asked."""
 
     name: str
     units: int
