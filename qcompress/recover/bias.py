@@ -22,8 +22,10 @@ def fold_means(dense: nn.Module, slim: nn.Module, cuts: Mapping[str, Cut], means
     """
     touched = []
     for name, cut in cuts.items():
+        if cut.kept_in is None:
+            continue
         layer = dense.get_submodule(name)
-        if cut.kept_in is None or not isinstance(layer, Affine):
+        if not isinstance(layer, Affine):
             continue
         removed = torch.ones_like(means[name], dtype=torch.bool)
         removed[list(cut.kept_in)] = False
