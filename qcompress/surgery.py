@@ -140,8 +140,9 @@ class _DenseLayer:
 
     @classmethod
     def _attribute(cls, name: str, modules: Mapping[str, nn.Module]) -> _DenseLayer:
-        """A module's own parameter of one number per channel, or its number of heads."""
+        """A module's own parameter, of one number per channel or cut along the axis behind an @, or its number of heads."""
         place, _, attribute = name.rpartition(".")
+        attribute, _, along = attribute.partition("@")
         module = modules.get(place)
         value = getattr(module, attribute, None) if module is not None and attribute in _attributes(module) else None
         if module is not None and isinstance(value, int) and attribute in HEADS:
@@ -149,12 +150,14 @@ class _DenseLayer:
         if module is not None and isinstance(value, nn.Parameter) and value.numel() == max(value.shape, default=0) > 1:
             axis = value.shape.index(value.numel())
             return cls(name, module, _Anatomy((_Axis(attribute, axis, "out"),), ()), {attribute: value.detach()}, {})
+        if isinstance(value, nn.Parameter) and along.isdecimal() and int(along) < value.dim():
+            return cls(name, module, _Anatomy((_Axis(attribute, int(along), "out"),), ()), {attribute: value.detach()}, {})
         raise PlanError(f"the plan cuts layer {name}, which the network does not have", "is it another network's plan?")
 
     def _total(self, side: Side) -> int:
         """Channels at `side` of the dense layer."""
         if not self.anatomy.counts:
-            return next(tensor.numel() for tensor in self.tensors.values())
+            return next(self.tensors[axis.tensor].shape[axis.axis] for axis in self.anatomy.axes)
         return next((self.totals[c.attribute] for c in self.anatomy.counts if (c.side, c.times, c.per) == (side, 1, 1)), 0)
 
     def _check(self, side: Side, kept: tuple[int, ...]) -> None:

@@ -149,13 +149,14 @@ def _groups(components: Sequence[Component], layers: Sequence[Layer]) -> tuple[G
 def _reasons(components: Sequence[Component], refused: Sequence[Group], failed: Mapping[str, str]) -> dict[str, list[Reason]]:
     """Per layer, why some of its outputs are kept."""
     found: dict[str, list[Reason]] = {}
+    tried = {(m.layer, channels) for group in refused for m in group.side("out") for channels in m.channels}
     for component in components:
-        for name, side in component.channels:
-            if side == "out":
-                found.setdefault(name, []).extend(component.reasons[:1] or component.notes[:1])
+        for (name, side), channels in component.channels.items():
+            if side == "out" and (name, channels) not in tried:
+                found.setdefault(name, []).extend(sorted((*component.reasons, *component.notes))[:1])
     for group in refused:
         for member in group.side("out"):
-            found[member.layer].append(Reason(Rank.TRIAL, failed[group.name]))
+            found.setdefault(member.layer, []).append(Reason(Rank.TRIAL, failed[group.name]))
     return found
 
 
@@ -189,7 +190,10 @@ def _own_reason(dense: nn.Module, layer: Layer, costs: LayerCosts, seen: frozens
     if layer.name in costs.tied:
         return "it shares a parameter with another layer"
     if layer.kind == "other":
-        return f"{type(dense.get_submodule(layer.name)).__name__} is no kind of layer that can be cut"
+        module = dense.get_submodule(layer.name)
+        if any(True for _ in module.children()) and not type(module).__module__.startswith("torch.nn"):
+            return f"of its own parameters ({', '.join(module._parameters)}) some belong to no layer that can be cut"
+        return f"{type(module).__name__} is no kind of layer that can be cut"
     if layer.name not in costs.executed:
         around = (layer.name[:at] for at, letter in enumerate(layer.name) if letter == ".")
         user = next((name for name in around if name in costs.executed), None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from qcompress.groups import HEADS, Layer, Side
 from qcompress.surgery import outputs_of
 from qcompress.tracing_flow import Flow, Split, watch
-from qcompress.tracing_labels import Reason, varying
+from qcompress.tracing_labels import Rank, Reason, varying
 
 __all__ = ["Component", "Coupling", "couple"]
 
@@ -54,7 +54,7 @@ def couple(model: nn.Module, inputs: Sequence[Tensor], layers: Sequence[Layer], 
     heads = _heads(model, flow)
     for split in flow.splits:
         _shrink_one(flow, split)
-    everything = (*layers, *heads, *_products(flow, products))
+    everything = (*_with_tables(flow, layers), *heads, *_products(flow, products))
     seen = frozenset(flow.seen)
     return Coupling(tuple(_components(flow, everything)), everything, seen)
 
@@ -77,6 +77,30 @@ def _heads(model: nn.Module, flow: Flow) -> list[Layer]:
                 flow.seen[place] = None
                 break
     return list(found.values())
+
+
+def _with_tables(flow: Flow, layers: Sequence[Layer]) -> list[Layer]:
+    """Parameters of several axes of which one turned out to be that of the channels are layers, called ``name@axis``."""
+    found: dict[str, list[Layer]] = {}
+    kept = flow.labels.reasons().keys()
+    for name, labels in flow.tables.items():
+        classes = flow.labels.of(labels)
+        axes = [axis for axis in varying(labels) if (classes != classes.take([0], axis)).any()]
+        if len(axes) != 1 or kept & set(np.unique(classes).tolist()):
+            text = f"its channels meet parameter {name}, which belongs to no layer that can be cut"
+            flow.labels.keep(labels, Reason(Rank.STRUCTURE, text))
+            continue
+        place, size = f"{name}@{axes[0]}", labels.shape[axes[0]]
+        flow.sides[place, "out"] = labels.movedim(axes[0], 0).reshape(size, -1)[:, 0]
+        flow.seen[place] = None
+        layer = Layer(place, "parameter", size, size, labels.numel() // size, 0, False)
+        found.setdefault(name.rpartition(".")[0], []).append(layer)
+    result = []
+    for layer in layers:
+        own = found.get(layer.name, []) if layer.kind == "other" else []
+        rest = layer.kernel - sum(table.params(table.inputs, table.outputs) for table in own)
+        result += [*own, replace(layer, kernel=rest)] if rest or not own else own
+    return result
 
 
 def _shrink_one(flow: Flow, split: Split) -> None:

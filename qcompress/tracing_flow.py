@@ -48,7 +48,8 @@ class Product:
 class Flow(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Labels of the tensors of one forward pass. Entered by `watch`.
 
-    `sides` holds the labels of each layer's channels at each side; `seen` the layers that were called, in order.
+    `sides` holds the labels of each layer's channels at each side, `tables` those of each parameter of several axes that
+    belongs to no layer; `seen` the layers that were called, in order.
     """
 
     def __init__(self, model: nn.Module, layers: Sequence[Layer]) -> None:
@@ -58,6 +59,7 @@ class Flow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.seen: dict[str, None] = {}
         self.splits: list[Split] = []
         self.products: list[Product] = []
+        self.tables: dict[str, Tensor] = {}
         self._layers = {layer.name: layer for layer in layers}
         self._tensors: dict[int, tuple[Tensor, Tensor]] = {}  # the tensor is held so that its id stays its own
         self._modules: list[str] = []
@@ -175,8 +177,11 @@ class Flow(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.seen[name] = None
             shape = [size if at == axis else 1 for at, size in enumerate(tensor.shape)]
             return self.side(name, "out", tensor.shape[axis]).reshape(shape)
+        elif 1 < tensor.numel() <= _LARGEST_TABLE:
+            self.tables[name] = self.labels.fresh(tensor.shape)
+            return self.tables[name]
         else:
-            reason = Reason(Rank.LAYER, f"its channels meet parameter {name}, which belongs to no layer that can be cut")
+            reason = Reason(Rank.LAYER, f"its channels meet parameter {name}, which is too large to be followed")
         labels = self.labels.fresh([1] * tensor.dim())
         if tensor.numel() > 1:
             self.labels.keep(labels, reason)
@@ -228,6 +233,7 @@ class Flow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         elif layer.kind in HANDED_THROUGH:
             self.labels.unite(incoming, outgoing)
             if layer.kind == "groupnorm":
+                self.labels.note(outgoing, Reason(Rank.OPERATION, f"GroupNorm {layer.name} mixes its channels"))
                 self.labels.tie(outgoing.reshape(layer.divisions, -1), [1])
         else:
             into = self.side(layer.name, "in", layer.inputs)
@@ -236,6 +242,8 @@ class Flow(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self.labels.tie(labels.reshape(layer.divisions, -1), [0])
         return outgoing
 
+
+_LARGEST_TABLE = 2**20  # numbers of one parameter that get a label each
 
 _IN_PLACE = frozenset(name for name, rule in RULES.items() if rule is RULES["add"])
 

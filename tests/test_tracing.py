@@ -128,7 +128,7 @@ REASONS = {
     },
     "b": {"padded": "2 of its 8 outputs only: padding adds channels"},
     "0": {
-        "layer-norm": "its channels meet parameter 2.",
+        "layer-norm": "operation native_layer_norm in 2 mixes its channels",
         "weight-norm": "operation convolution in 2 is not known",
         "standardised": "its channels meet 2 (operation convolution), which is not cut",
         "tokens": "its channels meet 2.attention",
