@@ -150,7 +150,7 @@ class _DenseLayer:
         if module is not None and isinstance(value, nn.Parameter) and value.numel() == max(value.shape, default=0) > 1:
             axis = value.shape.index(value.numel())
             return cls(name, module, _Anatomy((_Axis(attribute, axis, "out"),), ()), {attribute: value.detach()}, {})
-        if isinstance(value, nn.Parameter) and along.isdecimal() and int(along) < value.dim():
+        if module is not None and isinstance(value, nn.Parameter) and along.isdecimal() and int(along) < value.dim():
             return cls(name, module, _Anatomy((_Axis(attribute, int(along), "out"),), ()), {attribute: value.detach()}, {})
         raise PlanError(f"the plan cuts layer {name}, which the network does not have", "is it another network's plan?")
 
