@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from qcompress.selection import Selection, UnitSpace
 
 __all__ = ["HEADS", "Cut", "Group", "Groups", "KeptWhole", "Layer", "LayerKind", "Member", "Side"]
@@ -148,6 +151,18 @@ class Groups:
     def space(self) -> UnitSpace:
         """The units of all groups."""
         return UnitSpace.of(((group.name, group.size) for group in self.groups), self.floor)
+
+    @cached_property
+    def consumers(self) -> dict[str, NDArray[np.intp]]:
+        """Per consumer, in order of execution: the place in `space` of the unit behind each input channel, -1 for none."""
+        inputs = {layer.name: layer.inputs for layer in self.layers}
+        owners: dict[str, NDArray[np.intp]] = {}
+        for group, span in zip(self.groups, self.space.spans, strict=True):
+            for member in group.side("in"):
+                owner = owners.setdefault(member.layer, np.full(inputs[member.layer], -1, np.intp))
+                for unit, channels in enumerate(member.channels):
+                    owner[list(channels)] = span.start + unit
+        return {layer.name: owners[layer.name] for layer in self.layers if layer.name in owners}
 
     @cached_property
     def _removed_per_unit(self) -> dict[tuple[str, Side], tuple[tuple[str, int], ...]]:

@@ -23,14 +23,7 @@ __all__ = ["channel_axis", "consumer_masks", "consumer_units"]
 
 def consumer_units(groups: Groups) -> dict[str, NDArray[np.intp]]:
     """Per consumer, in order of execution: the place in `groups.space` of the unit behind each input channel, -1 for none."""
-    inputs = {layer.name: layer.inputs for layer in groups.layers}
-    owners: dict[str, NDArray[np.intp]] = {}
-    for group, span in zip(groups.groups, groups.space.spans, strict=True):
-        for member in group.side("in"):
-            owner = owners.setdefault(member.layer, np.full(inputs[member.layer], -1, np.intp))
-            for unit, channels in enumerate(member.channels):
-                owner[list(channels)] = span.start + unit
-    return {layer.name: owners[layer.name] for layer in groups.layers if layer.name in owners}
+    return groups.consumers
 
 
 def channel_axis(module: nn.Module) -> int:

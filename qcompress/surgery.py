@@ -147,11 +147,12 @@ class _DenseLayer:
         value = getattr(module, attribute, None) if module is not None and attribute in _attributes(module) else None
         if module is not None and isinstance(value, int) and attribute in HEADS:
             return cls(name, module, _Anatomy((), (_Count(attribute, "out"),)), {}, {attribute: value})
-        if module is not None and isinstance(value, nn.Parameter) and value.numel() == max(value.shape, default=0) > 1:
-            axis = value.shape.index(value.numel())
-            return cls(name, module, _Anatomy((_Axis(attribute, axis, "out"),), ()), {attribute: value.detach()}, {})
-        if module is not None and isinstance(value, nn.Parameter) and along.isdecimal() and int(along) < value.dim():
-            return cls(name, module, _Anatomy((_Axis(attribute, int(along), "out"),), ()), {attribute: value.detach()}, {})
+        if module is not None and isinstance(value, Tensor):
+            axis = value.shape.index(max(value.shape)) if value.numel() == max(value.shape, default=0) > 1 else None
+            if along.isdecimal() and int(along) < value.dim():
+                axis = int(along)
+            if axis is not None:
+                return cls(name, module, _Anatomy((_Axis(attribute, axis, "out"),), ()), {attribute: value.detach()}, {})
         raise PlanError(f"the plan cuts layer {name}, which the network does not have", "is it another network's plan?")
 
     def _total(self, side: Side) -> int:
@@ -200,8 +201,8 @@ class _DenseLayer:
 
 
 def _attributes(module: nn.Module) -> frozenset[str]:
-    """What a plan may name of a module: its own parameters, and its number of heads."""
-    return frozenset((*module._parameters, *(name for name in HEADS if name in vars(module))))
+    """What a plan may name of a module: its own parameters and buffers, and its number of heads."""
+    return frozenset((*module._parameters, *module._buffers, *(name for name in HEADS if name in vars(module))))
 
 
 def slim(model: nn.Module, cuts: Mapping[str, Cut]) -> nn.Module:

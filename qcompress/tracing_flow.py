@@ -15,7 +15,7 @@ from torch.utils.flop_counter import flop_registry
 from qcompress.groups import Layer, Side
 from qcompress.masks import channel_axis
 from qcompress.tracing_labels import Labels, Rank, Reason, varying
-from qcompress.tracing_layers import is_sliceable
+from qcompress.tracing_layers import is_sliceable, per_channel_buffers
 from qcompress.tracing_ops import RULES, Call, Labelled, unified
 
 __all__ = ["HANDED_THROUGH", "Flow", "Product", "Split", "watch"]
@@ -257,10 +257,10 @@ def _fits(labels: Tensor, tensor: Tensor) -> bool:
 
 
 def _owners(model: nn.Module) -> dict[int, tuple[str, str]]:
-    """The id of each parameter -> its name and its first module's name."""
+    """The id of each parameter, and of each buffer of numbers per channel -> its name and its first module's name."""
     found: dict[int, tuple[str, str]] = {}
     for owner, module in model.named_modules():
-        for name, parameter in module._parameters.items():
+        for name, parameter in (*module._parameters.items(), *per_channel_buffers(module)):
             if parameter is not None:
                 found.setdefault(id(parameter), (f"{owner}.{name}" if owner else name, owner))
     return found

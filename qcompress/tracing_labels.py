@@ -84,7 +84,7 @@ class Labels:
         pairs = np.stack((a.reshape(-1).numpy(), b.reshape(-1).numpy()))
         pairs = pairs[:, pairs[0] != pairs[1]]
         if pairs.shape[1] > 4096:
-            pairs = np.unique(pairs, axis=1)
+            pairs = np.stack(np.divmod(np.unique(pairs[0] * self._count + pairs[1]), self._count))
         if pairs.size:
             self._pairs.append(pairs)
             self._classes = None

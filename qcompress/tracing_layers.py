@@ -16,7 +16,7 @@ from torch.utils.flop_counter import flop_registry
 from qcompress.errors import ArchitectureError
 from qcompress.groups import Layer, LayerKind
 
-__all__ = ["LayerCosts", "count_costs", "is_sliceable", "kind_of"]
+__all__ = ["LayerCosts", "count_costs", "is_sliceable", "kind_of", "per_channel_buffers"]
 
 _PLAIN: tuple[type[nn.Module], ...] = (
     nn.Conv1d,
@@ -183,8 +183,14 @@ def _own_parameters(modules: Mapping[str, nn.Module]) -> tuple[dict[str, dict[st
     return own, frozenset(tied)
 
 
-def _others(name: str, parameters: Mapping[str, Tensor], tied: bool) -> list[Layer]:
-    """Of a module that is no known layer: each gain of one number per channel by itself, and the rest together."""
+def per_channel_buffers(module: nn.Module) -> list[tuple[str, Tensor]]:
+    """The buffers of one number per channel that `module` holds itself: statistics, mostly."""
+    buffers = ((name, buffer) for name, buffer in module._buffers.items() if buffer is not None)
+    return [(name, b) for name, b in buffers if b.is_floating_point() and b.numel() == max(b.shape, default=0) > 1]
+
+
+def _others(name: str, module: nn.Module, parameters: Mapping[str, Tensor], tied: bool) -> list[Layer]:
+    """Of a module that is no known layer: what holds one number per channel, each by itself, and the rest together."""
     gains = {
         key: parameter
         for key, parameter in parameters.items()
@@ -193,6 +199,7 @@ def _others(name: str, parameters: Mapping[str, Tensor], tied: bool) -> list[Lay
     rest = sum(parameter.numel() for key, parameter in parameters.items() if key not in gains)
     prefix = f"{name}." if name else ""
     found = [Layer(f"{prefix}{key}", "parameter", gain.numel(), gain.numel(), 1, 0, False) for key, gain in gains.items()]
+    found += [Layer(f"{prefix}{key}", "parameter", b.numel(), b.numel(), 0, 0, False) for key, b in per_channel_buffers(module)]
     return [*found, Layer(name, "other", 0, 0, rest, 0, False)] if rest else found
 
 
@@ -202,11 +209,7 @@ def count_costs(model: nn.Module, inputs: Sequence[Tensor]) -> LayerCosts:
     A layer called several times costs each time. Layers that share a parameter count it once, as the first's, and become
     "other". Raises ArchitectureError if the forward pass fails.
     """
-    modules = {
-        name: module
-        for name, module in model.named_modules()
-        if module._parameters or isinstance(module, nn.modules.batchnorm._BatchNorm)
-    }
+    modules = {name: module for name, module in model.named_modules() if module._parameters or module._buffers}
     own, tied = _own_parameters(modules)
     known = [module for name, module in modules.items() if name not in tied and kind_of(module) != "other"]
     calls: dict[str, list[tuple[int, int]]] = {}
@@ -224,5 +227,5 @@ def count_costs(model: nn.Module, inputs: Sequence[Tensor]) -> LayerCosts:
     layers: list[Layer] = []
     for name in order:
         layer = None if name in tied else _describe(name, modules[name], calls.get(name, []))
-        layers += _others(name, own[name], name in tied) if layer is None else [layer]
+        layers += _others(name, modules[name], own[name], name in tied) if layer is None else [layer]
     return LayerCosts(tuple(layers), frozenset(calls), tied, tuple(products.macs))

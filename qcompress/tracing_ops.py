@@ -319,6 +319,18 @@ def _normalised(call: Call) -> list[Tensor] | None:
     return [call.labels.tie(found[0], axes)] + [labels] * (len(call.outputs) - 1)
 
 
+def _batch_normalised(call: Call) -> list[Tensor] | None:
+    """native_batch_norm outside of a layer: a gain, a shift and statistics per channel."""
+    x = call.first()
+    shape = (1, x.shape[1], *[1] * (len(x.shape) - 2))
+    given = [call.of(tensor) for tensor in call.args[1:5] if isinstance(tensor, Tensor)]
+    if any(item.shape != (x.shape[1],) for item in given) or not isinstance(call.args[3], Tensor):
+        return None
+    each = [Labelled(shape, item.labels.reshape([-1 if axis == 1 else 1 for axis in range(len(shape))])) for item in given]
+    labels = unified(call, [x, *each], x.shape)
+    return [labels, *(call.labels.fresh([1] * out.dim()) for out in call.outputs[1:])]
+
+
 RULES: dict[str, Rule] = {
     **dict.fromkeys(_POINTWISE, _pointwise),
     **dict.fromkeys(_SPATIAL, _spatial),
@@ -331,6 +343,7 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(_words("index"), _indexed),
     **dict.fromkeys(_words("addmm baddbmm bmm matmul mm"), _product),
     **dict.fromkeys(_ATTENTION, _attention),
+    **dict.fromkeys(_words("native_batch_norm _native_batch_norm_legit_no_training cudnn_batch_norm"), _batch_normalised),
     "constant_pad_nd": _padded,
     "glu": _glu,
     "native_layer_norm": _normalised,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -75,7 +76,8 @@ def failures(model: nn.Module, groups: Groups, inputs: Sequence[Tensor]) -> dict
     """Why each group whose removal is not what its masks say must not be pruned; empty if all are sound.
 
     A third of each group is removed, from a copy of `model` with random weights: of all groups at once, and where that fails,
-    of ever fewer, on top of those found sound before. `inputs` give the shapes; every group has two units or more.
+    of ever fewer, on top of those found sound before. Groups of layers whose names differ in numbers only are the same code: if
+    the first and the last of them fail, all do. `inputs` give the shapes; every group has two units or more.
     """
     probe = randomised(model)
     generator = torch.Generator().manual_seed(seeds.integer(0, "tracing.input"))
@@ -83,8 +85,19 @@ def failures(model: nn.Module, groups: Groups, inputs: Sequence[Tensor]) -> dict
         torch.rand(x.shape, generator=generator, dtype=x.dtype).to(x.device) if x.is_floating_point() else x for x in inputs
     )
     trial = _Trial(probe, SlicedShell(probe), groups, drawn, np.zeros(len(groups.space), bool), {})
-    trial.judge(groups.space.groups)
+    if not trial.passes(groups.space.groups):
+        for alike in _alike(groups):
+            trial.judge(alike)
     return trial.reasons
+
+
+def _alike(groups: Groups) -> list[list[str]]:
+    """The names of the groups in families of the same layers, but for the numbers in their names."""
+    families: dict[tuple[str, ...], list[str]] = {}
+    for group in groups.groups:
+        layers = tuple(dict.fromkeys(re.sub(r"\d+", "#", f"{member.layer} {member.side}") for member in group.members))
+        families.setdefault(layers, []).append(group.name)
+    return list(families.values())
 
 
 @dataclass
@@ -98,10 +111,8 @@ class _Trial:
     removed: NDArray[np.bool_]
     reasons: dict[str, str]
 
-    def judge(self, names: Sequence[str]) -> None:
-        """Find the unsound among the groups called `names`."""
-        if not names:
-            return
+    def passes(self, names: Sequence[str]) -> bool:
+        """Whether the groups called `names` can go, too; then they are gone."""
         tried = self.removed.copy()
         for name in names:
             tried[_third(self.groups.space, name)] = True
@@ -110,9 +121,21 @@ class _Trial:
             self.removed = tried
         elif len(names) == 1:
             self.reasons[names[0]] = reason
-        else:
-            self.judge(names[: len(names) // 2])
-            self.judge(names[len(names) // 2 :])
+        return reason is None
+
+    def judge(self, names: Sequence[str]) -> None:
+        """Find the unsound among the groups called `names`, which are alike."""
+        if self.passes(names) or len(names) == 1:
+            return
+        ends = [self.passes([names[place]]) for place in (0, -1)]
+        rest = names[1:-1]
+        if not any(ends):
+            self.reasons.update(dict.fromkeys(rest, self.reasons[names[0]]))
+        elif rest:
+            half = (len(rest) + 1) // 2
+            for part in (rest[:half], rest[half:]):
+                if part:
+                    self.judge(part)
 
     def _failure(self, selection: Selection) -> str | None:
         """Why `selection` cannot be removed; None if the sliced network computes what the masked one does."""
