@@ -7,7 +7,7 @@ channels are coupled: `Groups.cuts` says what to remove, `check` says whether th
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -253,23 +253,40 @@ def relative_difference(value: object, reference: object) -> float:
     return worst
 
 
-def check(model: nn.Module, groups: Groups, selection: Selection, slim: nn.Module, x: Tensor, tolerance: float = 1e-5) -> float:
+def check(
+    model: nn.Module,
+    groups: Groups,
+    selection: Selection,
+    slim: nn.Module,
+    x: Tensor | Sequence[Tensor],
+    tolerance: float = 1e-5,
+) -> float:
     """The post-condition of surgery: on `x`, `slim` computes what `model` computes with the pruned units masked.
 
-    `x` is (batch, channels, ...) in the model's dtype. Both run in evaluation mode and are left as they were. Returns the
-    relative difference; raises SurgeryError if it exceeds `tolerance`.
+    `x` is (batch, channels, ...) in the model's dtype, or one such tensor per input. Both run in evaluation mode and are left as
+    they were. A network that float32 itself does not determine to the tolerance is judged in float64. Returns the relative
+    difference; raises SurgeryError if it exceeds `tolerance`.
     """
-    keep = torch.from_numpy(~selection.x)[None].to(x)
-    with torch.no_grad(), frozen(model), frozen(slim):
-        with consumer_masks(model, groups, keep):
-            masked = model(x)
-        difference = relative_difference(slim(x), masked)
+    inputs = (x,) if isinstance(x, Tensor) else tuple(x)
+    difference = _difference(model, groups, selection, slim, inputs)
+    if difference > tolerance and any(parameter.dtype == torch.float32 for parameter in model.parameters()):
+        wide = tuple(copy.deepcopy(network).double() for network in (model, slim))
+        wide_inputs = tuple(tensor.double() if tensor.is_floating_point() else tensor for tensor in inputs)
+        difference = _difference(wide[0], groups, selection, wide[1], wide_inputs)
     if difference > tolerance:
         raise SurgeryError(
             f"the slim network differs from the masked one by {difference:.1e} relative, expected at most {tolerance:.0e}",
             "please report this network; `--ignore` keeps a layer out of pruning",
         )
     return difference
+
+
+def _difference(model: nn.Module, groups: Groups, selection: Selection, slim: nn.Module, inputs: tuple[Tensor, ...]) -> float:
+    keep = torch.from_numpy(~selection.x)[None].to(inputs[0])
+    with torch.no_grad(), frozen(model), frozen(slim):
+        with consumer_masks(model, groups, keep):
+            masked = model(*inputs)
+        return relative_difference(slim(*inputs), masked)
 
 
 class SlicedShell:

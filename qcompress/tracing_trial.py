@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from qcompress import seeds
+from qcompress.errors import SurgeryError
 from qcompress.groups import Groups
-from qcompress.masks import consumer_masks
 from qcompress.selection import Selection, UnitSpace
-from qcompress.surgery import SlicedShell, relative_difference
+from qcompress.surgery import SlicedShell, check
 from qcompress.tracing_layers import kind_of
 
 __all__ = ["TOLERANCE", "failures", "randomised"]
@@ -139,14 +139,12 @@ class _Trial:
 
     def _failure(self, selection: Selection) -> str | None:
         """Why `selection` cannot be removed; None if the sliced network computes what the masked one does."""
-        keep = torch.from_numpy(~selection.x)[None].to(self.inputs[0])
         try:
             with torch.no_grad():
-                with consumer_masks(self.probe, self.groups, keep):
-                    masked = self.probe(*self.inputs)
-                difference = relative_difference(self.shell.cut(self.groups.cuts(selection))(*self.inputs), masked)
+                cut = self.shell.cut(self.groups.cuts(selection))
+                check(self.probe, self.groups, selection, cut, self.inputs, TOLERANCE)
+        except SurgeryError as error:
+            return f"without some of its channels the network computes something else ({error.message})"
         except Exception as error:  # whatever the foreign forward raises: the group is kept, and the reason shown
             return f"without some of its channels the network fails ({type(error).__name__})"
-        if difference <= TOLERANCE:
-            return None
-        return f"without some of its channels the network computes something else (relative difference {difference:.0e})"
+        return None
