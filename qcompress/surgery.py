@@ -263,7 +263,7 @@ def check(
 ) -> float:
     """The post-condition of surgery: on `x`, `slim` computes what `model` computes with the pruned units masked.
 
-    `x` is (batch, channels, ...) in the model's dtype, or one such tensor per input. Both run in evaluation mode and are left as
+    `x` is (batch, channels, ...) in the dtype of the model, or one such per input. Both run in evaluation mode and are left as
     they were. A network that float32 itself does not determine to the tolerance is judged in float64. Returns the relative
     difference; raises SurgeryError if it exceeds `tolerance`.
     """
