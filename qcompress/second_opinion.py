@@ -8,8 +8,11 @@ the two must agree.
 from __future__ import annotations
 
 import copy
+import sys
+import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,6 +24,7 @@ from qcompress.groups import Group, Groups, Side
 
 __all__ = ["Opinion", "second_opinion"]
 
+_SECONDS = 5.0
 _Channels = dict[tuple[str, Side], frozenset[int]]
 
 
@@ -52,10 +56,13 @@ def _opinion(graph: Any, names: Mapping[nn.Module, str], probe: nn.Module, group
     real = ("conv", "conv_transpose", "linear")
     producer = next(member for member in group.side("out") if layers[member.layer].kind in real)
     try:
-        found = graph.get_pruning_group(
-            probe.get_submodule(producer.layer), _pruning_function(graph, probe, producer.layer), list(producer.channels[0])
-        )
+        with _deadline(_SECONDS):
+            found = graph.get_pruning_group(
+                probe.get_submodule(producer.layer), _pruning_function(graph, probe, producer.layer), list(producer.channels[0])
+            )
         theirs = _theirs(graph, names, found)
+    except TimeoutError:
+        return Opinion(group.name, "fails", f"no answer within {_SECONDS:g} seconds")
     except Exception as error:
         return Opinion(group.name, "fails", _told(error))
     ours: _Channels = {
@@ -70,6 +77,24 @@ def _opinion(graph: Any, names: Mapping[nn.Module, str], probe: nn.Module, group
     name, side = keys[0]
     shown = [len(channels.get(keys[0], ())) for channels in (theirs, ours)]
     return Opinion(group.name, "differs", f"{name} ({side}): {shown[0]} channels there, {shown[1]} here")
+
+
+@contextmanager
+def _deadline(seconds: float) -> Iterator[None]:
+    """Raises TimeoutError inside the context once `seconds` are over: behind many branches its walk takes exponential time."""
+    end = time.monotonic() + seconds
+    before = sys.getprofile()
+
+    def watch(frame: object, event: str, argument: object) -> None:
+        if time.monotonic() > end:
+            sys.setprofile(before)
+            raise TimeoutError
+
+    sys.setprofile(watch)
+    try:
+        yield
+    finally:
+        sys.setprofile(before)
 
 
 def _pruning_function(graph: Any, probe: nn.Module, layer: str) -> Any:

@@ -15,6 +15,7 @@ from qcompress.groups import HEADS, Layer, Side
 from qcompress.surgery import outputs_of
 from qcompress.tracing_flow import Flow, Split, watch
 from qcompress.tracing_labels import Rank, Reason, varying
+from qcompress.tracing_layers import in_parts
 
 __all__ = ["Component", "Coupling", "couple"]
 
@@ -48,7 +49,7 @@ def couple(model: nn.Module, inputs: Sequence[Tensor], layers: Sequence[Layer], 
     """
     flow = Flow(model, layers)
     flow.enter(inputs)
-    with watch(model, flow):
+    with in_parts(model), watch(model, flow):
         outputs = outputs_of(model(*inputs))
     flow.leave(outputs)
     heads = _heads(model, flow)

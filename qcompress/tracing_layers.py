@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from torch.utils.flop_counter import flop_registry
 from qcompress.errors import ArchitectureError
 from qcompress.groups import Layer, LayerKind
 
-__all__ = ["LayerCosts", "count_costs", "is_sliceable", "kind_of", "per_channel_buffers"]
+__all__ = ["LayerCosts", "count_costs", "in_parts", "is_sliceable", "kind_of", "per_channel_buffers"]
 
 _PLAIN: tuple[type[nn.Module], ...] = (
     nn.Conv1d,
@@ -50,6 +51,18 @@ class LayerCosts:
     executed: frozenset[str]
     tied: frozenset[str]
     products: tuple[int, ...]
+
+
+@contextmanager
+def in_parts(model: nn.Module) -> Iterator[None]:
+    """Inside the context, recurrent layers of `model` run as matrix products, which can be counted, not as one operation."""
+    if not any(isinstance(module, nn.RNNBase) for module in model.modules()):
+        yield
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the switch warns of hardware that is not there
+        with torch.backends.mkldnn.flags(enabled=False):
+            yield
 
 
 def kind_of(module: nn.Module) -> LayerKind:
@@ -215,7 +228,7 @@ def count_costs(model: nn.Module, inputs: Sequence[Tensor]) -> LayerCosts:
     calls: dict[str, list[tuple[int, int]]] = {}
     products = _Products(known)
     try:
-        with torch.no_grad(), _recording(modules, calls), products.watching(), products:
+        with torch.no_grad(), in_parts(model), _recording(modules, calls), products.watching(), products:
             model(*inputs)
     except Exception as error:
         shape, reason = ", ".join(str(tuple(x.shape)) for x in inputs), " ".join(str(error).split())

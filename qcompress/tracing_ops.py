@@ -184,35 +184,58 @@ def _rearranged(call: Call) -> list[Tensor] | None:
     return [compressed(call.func(x.full().contiguous(), *call.args[1:], **call.kwargs))]
 
 
-def _sliced(call: Call) -> list[Tensor] | None:
-    """Along one axis: slice, select, narrow, unbind, index_select, flip, roll."""
+def _reordered(call: Call) -> list[Tensor] | None:
+    """Flip and roll. What is rolled over the end depends on how many channels there are."""
     x = call.first()
-    place = 2 if call.name == "roll" else 1
-    given = call.argument(place, "dims" if call.name in ("flip", "roll") else "dim", 0)
+    given = call.argument(2 if call.name == "roll" else 1, "dims", 0)
     axes = [axis % len(x.shape) for axis in (given if isinstance(given, Sequence) else (given,))]
-    labels = x.labels
-    if call.name == "roll" and any(labels.shape[axis] > 1 for axis in axes):
-        return None  # what is rolled over the end depends on how many there are
-    for axis in axes:
-        labels = Labelled(x.shape, labels).along(axis)
-    found = call.func(labels, *call.args[1:], **call.kwargs)
-    return [compressed(part) for part in (found if isinstance(found, list | tuple) else (found,))]
+    if call.name == "roll":
+        return None if any(x.labels.shape[axis] > 1 for axis in axes) else [x.labels]
+    return [x.labels.flip([axis for axis in axes if x.labels.shape[axis] > 1])]
+
+
+def _picked(call: Call) -> list[Tensor] | None:
+    """Select and unbind: what is told apart by a number in the code cannot shrink."""
+    x = call.first()
+    place = 1
+    axis = int(call.argument(place, "dim", 0)) % len(x.shape)
+    labels = call.mixes(x.labels, [axis]).squeeze(axis)
+    return [labels] * len(call.outputs)
+
+
+def _sliced(call: Call) -> list[Tensor] | None:
+    """One of several equal parts, or every so-many-th: what the others must lose at equal places. Other slices are refused."""
+    x = call.first()
+    axis = int(call.argument(1, "dim", 0)) % len(x.shape)
+    size, step = x.shape[axis], int(call.argument(4, "step", 1))
+    start, end = call.argument(2, "start"), call.argument(3, "end")
+    start = 0 if start is None else max(start + size if start < 0 else start, 0)
+    end = size if end is None else min(end + size if end < 0 else end, size)
+    if x.labels.shape[axis] == 1 or (start == 0 and end == size and step == 1):
+        return [x.labels]
+    along = x.along(axis).movedim(axis, 0)
+    width = end - start
+    if step == 1 and width > 0 and size % width == 0 and start % width == 0:
+        call.labels.tie(along.reshape(-1, width, *along.shape[1:]), [0])
+    elif step > 1 and size % step == 0 and start < step and end == size:
+        call.labels.tie(along.reshape(-1, step, *along.shape[1:]), [1])
+    else:
+        return None
+    return [compressed(along[start:end:step].movedim(0, axis))]
 
 
 def _split(call: Call) -> list[Tensor] | None:
-    """Parts of equal size stay equal: channel for channel they go together."""
-    parts = _sliced_by(call, int(call.argument(2, "dim", 0)))
-    axis = int(call.argument(2, "dim", 0)) % len(call.first().shape)
-    if call.name == "split" and call.first().labels.shape[axis] > 1:
-        for part, out in zip(parts[1:], call.outputs[1:], strict=True):
-            if out.shape == call.outputs[0].shape:
-                call.labels.unite(parts[0], part)
+    """Parts of equal size stay equal: channel for channel they go together. Unequal ones are refused."""
+    x = call.first()
+    axis = int(call.argument(2, "dim", 0)) % len(x.shape)
+    if x.labels.shape[axis] == 1:
+        return [x.labels] * len(call.outputs)
+    if len({out.shape[axis] for out in call.outputs}) > 1:
+        return None
+    parts = torch.split(x.along(axis), call.outputs[0].shape[axis], axis)
+    for part in parts[1:]:
+        call.labels.unite(parts[0], part)
     return [compressed(part) for part in parts]
-
-
-def _sliced_by(call: Call, axis: int) -> list[Tensor]:
-    found = call.func(call.first().along(axis % len(call.first().shape)), *call.args[1:], **call.kwargs)
-    return list(found)
 
 
 def _joined(call: Call) -> list[Tensor] | None:
@@ -252,12 +275,14 @@ def _padded(call: Call) -> list[Tensor] | None:
 
 
 def _indexed(call: Call) -> list[Tensor] | None:
-    """Picked by constant indices."""
+    """Picked by constant indices: the axes that these index cannot shrink."""
     x = call.first()
-    indices = call.args[1] if isinstance(call.args[1], list | tuple) else [call.args[1]]
+    indices = call.args[1] if call.name == "index" else [None] * (int(call.args[1]) % len(x.shape)) + [call.args[2]]
     if not all(call.is_constant(i) for i in indices if isinstance(i, Tensor)):
         return None
-    return [compressed(call.func(x.full(), *call.args[1:], **call.kwargs))]
+    labels = call.mixes(x.labels, [axis for axis, index in enumerate(indices) if isinstance(index, Tensor)])
+    whole = Labelled(x.shape, labels).full().contiguous()
+    return [compressed(call.func(whole, *call.args[1:], **call.kwargs))]
 
 
 def _product(call: Call) -> list[Tensor] | None:
@@ -337,14 +362,16 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(_REDUCTIONS, _reduction),
     **dict.fromkeys(_ALONG, _along),
     **dict.fromkeys(_REARRANGED, _rearranged),
-    **dict.fromkeys(_words("flip index_select narrow roll select slice unbind"), _sliced),
+    **dict.fromkeys(_words("flip roll"), _reordered),
+    **dict.fromkeys(_words("select unbind"), _picked),
     **dict.fromkeys(_words("split split_with_sizes"), _split),
     **dict.fromkeys(_words("cat stack"), _joined),
-    **dict.fromkeys(_words("index"), _indexed),
+    **dict.fromkeys(_words("index index_select"), _indexed),
     **dict.fromkeys(_words("addmm baddbmm bmm matmul mm"), _product),
     **dict.fromkeys(_ATTENTION, _attention),
     **dict.fromkeys(_words("native_batch_norm _native_batch_norm_legit_no_training cudnn_batch_norm"), _batch_normalised),
     "constant_pad_nd": _padded,
     "glu": _glu,
     "native_layer_norm": _normalised,
+    "slice": _sliced,
 }

@@ -22,6 +22,7 @@ from qcompress.tracing_layers import kind_of
 
 __all__ = ["TOLERANCE", "failures", "randomised"]
 
+_THIRDS = 3
 TOLERANCE = 1e-4  # relative; float32 networks stay some orders below, a leaking bias is above 1e-2
 
 
@@ -61,13 +62,12 @@ def randomised(model: nn.Module) -> nn.Module:
     return probe
 
 
-def _third(space: UnitSpace, group: str) -> NDArray[np.intp]:
-    """The places of about a third of the units of `group`, at least one and not all."""
+def _third(space: UnitSpace, group: str, number: int) -> NDArray[np.intp]:
+    """The places of about a third of the units of `group`, at least one and not all. Of thirds 0, 1, 2 each unit is in one."""
     span = space.span(group)
     size = span.stop - span.start
-    chosen: NDArray[np.intp] = seeds.stream(0, f"tracing.trial.{group}").permutation(size)[
-        : min(max(1, round(size / 3)), size - 1)
-    ]
+    shuffled = seeds.stream(0, f"tracing.trial.{group}").permutation(size)
+    chosen: NDArray[np.intp] = shuffled[number::_THIRDS] if number < size else shuffled[:1]
     places: NDArray[np.intp] = np.sort(chosen) + span.start
     return places
 
@@ -76,19 +76,27 @@ def failures(model: nn.Module, groups: Groups, inputs: Sequence[Tensor]) -> dict
     """Why each group whose removal is not what its masks say must not be pruned; empty if all are sound.
 
     A third of each group is removed, from a copy of `model` with random weights: of all groups at once, and where that fails,
-    of ever fewer, on top of those found sound before. Groups of layers whose names differ in numbers only are the same code: if
-    the first and the last of them fail, all do. `inputs` give the shapes; every group has two units or more.
+    of ever fewer, on top of those found sound before. Then the second third goes, then the last, so that every unit is gone
+    once: what is written into the code for certain channels shows when these are gone. Groups of layers whose names differ in
+    numbers only are the same code: if the first and the last of them fail, all do. `inputs` give the shapes; every group has
+    two units or more.
     """
     probe = randomised(model)
     generator = torch.Generator().manual_seed(seeds.integer(0, "tracing.input"))
     drawn = tuple(
         torch.rand(x.shape, generator=generator, dtype=x.dtype).to(x.device) if x.is_floating_point() else x for x in inputs
     )
-    trial = _Trial(probe, SlicedShell(probe), groups, drawn, np.zeros(len(groups.space), bool), {})
-    if not trial.passes(groups.space.groups):
-        for alike in _alike(groups):
-            trial.judge(alike)
-    return trial.reasons
+    shell = SlicedShell(probe)
+    reasons: dict[str, str] = {}
+    for number in range(_THIRDS):
+        trial = _Trial(probe, shell, groups, drawn, number, np.zeros(len(groups.space), bool), reasons)
+        names = [name for name in groups.space.groups if name not in reasons]
+        if not trial.passes(names):
+            for alike in _alike(groups):
+                left = [name for name in alike if name not in reasons]
+                if left:
+                    trial.judge(left)
+    return reasons
 
 
 def _alike(groups: Groups) -> list[list[str]]:
@@ -102,12 +110,13 @@ def _alike(groups: Groups) -> list[list[str]]:
 
 @dataclass
 class _Trial:
-    """What was `removed` so far and found sound, and the `reasons` against the rest."""
+    """The trial of one `third`: what was `removed` so far and found sound, and the `reasons` against the rest."""
 
     probe: nn.Module
     shell: SlicedShell
     groups: Groups
     inputs: tuple[Tensor, ...]
+    third: int
     removed: NDArray[np.bool_]
     reasons: dict[str, str]
 
@@ -115,7 +124,7 @@ class _Trial:
         """Whether the groups called `names` can go, too; then they are gone."""
         tried = self.removed.copy()
         for name in names:
-            tried[_third(self.groups.space, name)] = True
+            tried[_third(self.groups.space, name, self.third)] = True
         reason = self._failure(Selection.of(self.groups.space, tried))
         if reason is None:
             self.removed = tried

@@ -120,7 +120,7 @@ def test_one_layer_in_two_groups_gives_both_a_name() -> None:
 
 REASONS = {
     "a": {
-        "permuted": "without some of its channels the network fails",
+        "permuted": "operation index mixes its channels",
         "rolled": "operation roll is not known to keep channels apart",
         "channel-softmax": "operation _softmax mixes its channels",
         "channel-mean": "operation mean mixes its channels",
