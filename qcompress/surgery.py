@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from qcompress.errors import PlanError, SurgeryError
-from qcompress.frozen import frozen
+from qcompress.frozen import answer, frozen
 from qcompress.groups import HEADS, Cut, Groups, Side
 from qcompress.masks import consumer_masks
 from qcompress.selection import Selection
@@ -285,8 +285,8 @@ def _difference(model: nn.Module, groups: Groups, selection: Selection, slim: nn
     keep = torch.from_numpy(~selection.x)[None].to(inputs[0])
     with torch.no_grad(), frozen(model), frozen(slim):
         with consumer_masks(model, groups, keep):
-            masked = model(*inputs)
-        return relative_difference(slim(*inputs), masked)
+            masked = answer(model, *inputs)
+        return relative_difference(answer(slim, *inputs), masked)
 
 
 class SlicedShell:

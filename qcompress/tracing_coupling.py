@@ -47,6 +47,7 @@ def couple(model: nn.Module, inputs: Sequence[Tensor], layers: Sequence[Layer], 
     `layers` are the model's own, in order of execution, `products` the MACs of each operation outside of them, in order.
     Whatever the forward pass raises is passed on.
     """
+    inputs = [x.clone() for x in inputs]  # which the network may write into
     flow = Flow(model, layers)
     flow.enter(inputs)
     with in_parts(model), watch(model, flow):

@@ -68,12 +68,11 @@ class Labels:
         self._pairs: list[NDArray[np.int64]] = []
         self._reasons: list[tuple[NDArray[np.int64], Reason]] = []
         self._notes: list[tuple[NDArray[np.int64], Reason]] = []
-        self._classes: NDArray[np.int64] | None = None
+        self._classes = np.zeros(0, np.int64)  # of the labels so far, the pairs below not counted
 
     def fresh(self, shape: Sequence[int]) -> Tensor:
         """New labels, int64, of `shape`."""
         start, self._count = self._count, self._count + int(np.prod(shape, dtype=np.int64))
-        self._classes = None
         return torch.arange(start, self._count).reshape(tuple(shape))
 
     def unite(self, a: Tensor, b: Tensor) -> None:
@@ -87,7 +86,6 @@ class Labels:
             pairs = np.stack(np.divmod(np.unique(pairs[0] * self._count + pairs[1]), self._count))
         if pairs.size:
             self._pairs.append(pairs)
-            self._classes = None
 
     def tie(self, labels: Tensor, axes: Iterable[int]) -> Tensor:
         """Make all labels along `axes` one; returns `labels` with size 1 there."""
@@ -108,10 +106,16 @@ class Labels:
 
     def classes(self) -> NDArray[np.int64]:
         """(labels,) the number of each label's class."""
-        if self._classes is None:
-            pairs = np.concatenate([np.zeros((2, 0), np.int64), *self._pairs], axis=1)
-            graph = coo_array((np.ones(pairs.shape[1], np.int8), (pairs[0], pairs[1])), shape=(self._count, self._count))
-            self._classes = connected_components(graph, directed=False)[1].astype(np.int64)
+        known, total = len(self._classes), int(self._classes.max(initial=-1)) + 1
+        if known < self._count:
+            added = np.arange(total, total + self._count - known)
+            self._classes, total = np.concatenate((self._classes, added)), total + len(added)
+        if self._pairs:
+            pairs = self._classes[np.concatenate(self._pairs, axis=1)]
+            pairs = pairs[:, pairs[0] != pairs[1]]
+            self._pairs.clear()
+            graph = coo_array((np.ones(pairs.shape[1], np.int8), (pairs[0], pairs[1])), shape=(total, total))
+            self._classes = connected_components(graph, directed=False)[1].astype(np.int64)[self._classes]
         return self._classes
 
     def of(self, labels: Tensor) -> NDArray[np.int64]:

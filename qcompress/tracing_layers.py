@@ -15,6 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from qcompress.errors import ArchitectureError
+from qcompress.frozen import answer
 from qcompress.groups import Layer, LayerKind
 
 __all__ = ["LayerCosts", "count_costs", "in_parts", "is_sliceable", "kind_of", "per_channel_buffers"]
@@ -229,7 +230,7 @@ def count_costs(model: nn.Module, inputs: Sequence[Tensor]) -> LayerCosts:
     products = _Products(known)
     try:
         with torch.no_grad(), in_parts(model), _recording(modules, calls), products.watching(), products:
-            model(*inputs)
+            answer(model, *inputs)
     except Exception as error:
         shape, reason = ", ".join(str(tuple(x.shape)) for x in inputs), " ".join(str(error).split())
         raise ArchitectureError(

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
-from zoo import ODD, PRUNABLE, conv, network
+from zoo import ODD, PRUNABLE, Flow, conv, network
 
 from qcompress.errors import ArchitectureError, PlanError, SurgeryError
 from qcompress.groups import Cut, Groups
@@ -239,3 +239,19 @@ def test_float32_agrees_to_its_own_precision() -> None:
     single = copy.deepcopy(model).float().eval()
     selection = most(groups)
     assert check(single, groups, selection, slim(single, groups.cuts(selection)), x.float()) < 1e-5
+
+
+def test_a_network_that_writes_into_its_input_is_given_a_copy() -> None:
+    def forward(module: nn.Module, x: Tensor) -> Tensor:
+        x *= 255
+        y: Tensor = module.get_submodule("b")(torch.relu(module.get_submodule("a")(x)))
+        return y
+
+    model = Flow(forward, a=conv(3, 6), b=conv(6, 3)).double()
+    x = torch.rand(1, 3, 8, 8, dtype=torch.float64)
+    before = x.clone()
+    groups = trace(model, x)
+    assert groups.space.sizes == (6,)
+    selection = most(groups)
+    assert check(model, groups, selection, slim(model, groups.cuts(selection)), x, EXACT) <= EXACT
+    assert torch.equal(x, before)
