@@ -68,7 +68,8 @@ class Labels:
         self._pairs: list[NDArray[np.int64]] = []
         self._reasons: list[tuple[NDArray[np.int64], Reason]] = []
         self._notes: list[tuple[NDArray[np.int64], Reason]] = []
-        self._classes = np.zeros(0, np.int64)  # of the labels so far, the pairs below not counted
+        self._classes = np.zeros(0, np.int64)  # of the labels so far, pairs that wait not counted
+        self._total = 0  # number of these classes
 
     def fresh(self, shape: Sequence[int]) -> Tensor:
         """New labels, int64, of `shape`."""
@@ -106,16 +107,17 @@ class Labels:
 
     def classes(self) -> NDArray[np.int64]:
         """(labels,) the number of each label's class."""
-        known, total = len(self._classes), int(self._classes.max(initial=-1)) + 1
-        if known < self._count:
-            added = np.arange(total, total + self._count - known)
-            self._classes, total = np.concatenate((self._classes, added)), total + len(added)
+        added = self._count - len(self._classes)
+        if added:
+            self._classes = np.concatenate((self._classes, np.arange(self._total, self._total + added)))
+            self._total += added
         if self._pairs:
             pairs = self._classes[np.concatenate(self._pairs, axis=1)]
             pairs = pairs[:, pairs[0] != pairs[1]]
             self._pairs.clear()
-            graph = coo_array((np.ones(pairs.shape[1], np.int8), (pairs[0], pairs[1])), shape=(total, total))
-            self._classes = connected_components(graph, directed=False)[1].astype(np.int64)[self._classes]
+            graph = coo_array((np.ones(pairs.shape[1], np.int8), (pairs[0], pairs[1])), shape=(self._total, self._total))
+            self._total, classes = connected_components(graph, directed=False)
+            self._classes = classes.astype(np.int64)[self._classes]
         return self._classes
 
     def of(self, labels: Tensor) -> NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""Small networks with every coupling there is, in float64 with random statistics, so that a mistake of 1e-12 would show.
+"""Single patterns: small networks with every coupling there is.
 
 `PRUNABLE` must be traced exactly; `ODD` may be refused, in part or altogether, but never traced wrong.
 """
@@ -13,33 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from qcompress.architectures.half_unet import HalfUNet
-from qcompress.tracing_trial import randomised
+from zoo.base import Basic, Builder, Flow, Shape, block, conv
 
-__all__ = ["ODD", "PRUNABLE", "network"]
-
-Shape = tuple[int, ...]
-Builder = Callable[[], nn.Module]
-
-
-class Flow(nn.Module):
-    """Layers by name, and what is computed with them."""
-
-    def __init__(self, forward: Callable[[Any, Tensor], object], **layers: nn.Module) -> None:
-        super().__init__()
-        for name, layer in layers.items():
-            self.add_module(name, layer)
-        self.flow = forward
-
-    def forward(self, x: Tensor) -> object:
-        return self.flow(self, x)
-
-
-def conv(inputs: int, outputs: int, size: int = 3, **settings: object) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, size, padding=size // 2, **settings)  # type: ignore[arg-type]
-
-
-def block(inputs: int, outputs: int, activation: nn.Module | None = None) -> nn.Sequential:
-    return nn.Sequential(conv(inputs, outputs, bias=False), nn.BatchNorm2d(outputs), activation or nn.ReLU(inplace=True))
+__all__ = ["IMAGE", "ODD", "PRUNABLE", "Residual", "UNet"]
 
 
 class Residual(nn.Module):
@@ -72,22 +48,6 @@ class UNet(nn.Module):
         b = self.d1(torch.cat([self.u1(self.e2(self.pool(b))), b], 1))
         y: Tensor = self.out(self.d0(torch.cat([self.u0(b), a], 1)))
         return x + y
-
-
-class Basic(nn.Module):
-    """A ResNet block, with a projection where the width or the size changes."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
-        super().__init__()
-        self.conv1, self.bn1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs)
-        self.conv2, self.bn2 = conv(outputs, outputs, bias=False), nn.BatchNorm2d(outputs)
-        self.down: nn.Module = nn.Identity()
-        if stride > 1 or inputs != outputs:
-            self.down = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.bn2(self.conv2(functional.relu(self.bn1(self.conv1(x)))))
-        return functional.relu(y + self.down(x))
 
 
 class Inverted(nn.Module):
@@ -376,12 +336,3 @@ ODD: dict[str, Builder] = {
     "tied": _tied,
     "idle": _idle,
 }
-
-
-def network(name: str) -> tuple[nn.Module, Tensor]:
-    """The network called `name`, in training mode, and two images for it: float64, the same every time."""
-    build, shape = PRUNABLE[name] if name in PRUNABLE else (ODD[name], IMAGE)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = randomised(build().double()).requires_grad_(True).train()
-        return model, torch.rand(shape, dtype=torch.float64)
