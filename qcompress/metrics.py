@@ -1,104 +1,191 @@
-"""How good a restored image is, per image, and what to differentiate to improve it."""
+"""The metrics by name, for every task: how good an output is, and what to differentiate to improve it."""
 
 from __future__ import annotations
 
+import importlib
+import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
-from qcompress.errors import DataError, UsageError
+from qcompress import seeds
+from qcompress.data.tasks import Task
+from qcompress.errors import QCompressError, UsageError
+from qcompress.factories import importable_from_here, is_factory
+from qcompress.metrics_images import Measure, psnr, psnr_loss, psnr_y, psnr_y_loss, ssim, ssim_loss
+from qcompress.metrics_labels import cross_entropy, image_iou, mean_iou, overlaps, top1
 
-__all__ = ["METRICS", "Metric", "metric", "psnr", "psnr_loss", "ssim", "ssim_loss"]
+__all__ = ["AUTO", "METRICS", "Metric", "companions", "metric", "projected", "psnr", "psnr_loss", "ssim", "ssim_loss"]
 
-_FLOOR = 1e-10  # mean squared error below which psnr_loss is flat: 100 dB
-_WINDOW, _DEVIATION = 11, 1.5  # of SSIM, in pixels
-_C1, _C2 = 0.01**2, 0.03**2
+AUTO = "auto"
+"""The name that stands for the task's own metric."""
 
-
-def psnr(output: Tensor, clean: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio of each image in dB, (N,) float64, as SIDD defines it.
-
-    `output` and `clean` are (N, C, H, W) with the peak 1. The output is clamped to 0..1; all channels count jointly; nothing is
-    rounded or cropped at the borders. Equal images give infinity. Average the values, not the errors.
-    """
-    _check(output, clean)
-    error = (output.clamp(0, 1).double() - clean.double()).square().mean(dim=(1, 2, 3))
-    return -10 * torch.log10(error)
-
-
-def psnr_loss(output: Tensor, clean: Tensor) -> Tensor:
-    """Negative PSNR of each image in dB, (N,), differentiable: the output is not clamped, so that no gradient is lost."""
-    _check(output, clean)
-    return 10 * torch.log10((output - clean).square().mean(dim=(1, 2, 3)).clamp_min(_FLOOR))
-
-
-def ssim(output: Tensor, clean: Tensor) -> Tensor:
-    """Structural similarity of each image, (N,) float64 up to 1, the output clamped to 0..1 (Wang et al., 2004).
-
-    Gaussian window of 11 pixels with standard deviation 1.5, K1 = 0.01, K2 = 0.03, population variances; mean over the pixels
-    whose window lies inside the image, and over channels. Raises DataError for images of less than 11 pixels a side.
-    """
-    return _similarity(output.clamp(0, 1).double(), clean.double())
-
-
-def ssim_loss(output: Tensor, clean: Tensor) -> Tensor:
-    """Negative SSIM of each image, (N,), differentiable: the output is not clamped."""
-    return _similarity(output, clean).neg()
+_IMAGES: tuple[Task, ...] = ("denoising", "super-resolution")
+_PLAIN = re.compile(r"[A-Za-z0-9 .%/-]*", re.ASCII)  # what reports hold as a unit
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A measure of images: `per_image(output, clean)` is (N,), `loss` of the same too, differentiable, lower is better."""
+    """A measure of outputs against targets.
+
+    per_image  (output, target) to (N,): what each image is worth, in `unit`
+    loss       the same, differentiable, lower is better: what units are scored by, in a unit of its own for labels
+    tasks      the tasks that it is defined for
+    evidence   (output, target) to (N, ...): what `total` needs of each image; None: per_image
+    total      (N, ...) evidence of all images to their metric; None: the mean
+    note       what the user should know of the loss
+    """
 
     name: str
     unit: str
     higher_is_better: bool
-    per_image: Callable[[Tensor, Tensor], Tensor]
-    loss: Callable[[Tensor, Tensor], Tensor]
+    per_image: Measure
+    loss: Measure
+    tasks: tuple[Task, ...] = _IMAGES
+    evidence: Measure | None = None
+    total: Callable[[NDArray[np.float64]], float] | None = None
+    note: str | None = None
+
+    @property
+    def difference_unit(self) -> str:
+        """What differences are in: points, where values are percent."""
+        return "points" if self.unit == "%" else self.unit
+
+    def evidence_of(self, output: Tensor, target: Tensor) -> NDArray[np.float64]:
+        """(N, ...): what `overall` needs of each image."""
+        found: NDArray[np.float64] = (self.evidence or self.per_image)(output, target).double().cpu().numpy()
+        return found
+
+    def overall(self, evidence: NDArray[np.float64]) -> float:
+        """The metric of all images, from their evidence, concatenated: for most the mean."""
+        return float(np.mean(evidence)) if self.total is None else self.total(evidence)
+
+    def drop(self, before: float, after: float) -> float:
+        """How much worse `after` is than `before`, in `difference_unit`; negative where it is better."""
+        return before - after if self.higher_is_better else after - before
 
 
-METRICS: dict[str, Metric] = {
-    "psnr": Metric("psnr", "dB", True, psnr, psnr_loss),
-    "ssim": Metric("ssim", "", True, ssim, ssim_loss),
+METRICS: dict[str, Callable[[int], Metric]] = {
+    "psnr": lambda _: Metric("psnr", "dB", True, psnr, psnr_loss),
+    "psnr-y": lambda scale: Metric("psnr-y", "dB", True, *_luma(scale)),
+    "ssim": lambda _: Metric("ssim", "", True, ssim, ssim_loss),
+    "top1": lambda _: Metric("top1", "%", True, top1, cross_entropy, ("classification",)),
+    "miou": lambda _: Metric("miou", "%", True, image_iou, cross_entropy, ("segmentation",), overlaps, mean_iou),
 }
-"""Every metric that `--metric` takes. `loss` is in the metric's unit."""
+"""Every metric that `--metric` takes by name, for a scale of super-resolution. Losses of images are in the metric's unit."""
+
+_DEFAULTS: dict[Task, str] = {"denoising": "psnr", "super-resolution": "psnr", "classification": "top1", "segmentation": "miou"}
 
 
-def metric(name: str) -> Metric:
-    """The metric called `name`. Raises UsageError for a name that is not in METRICS."""
+def metric(name: str, task: Task = "denoising", scale: int = 1) -> Metric:
+    """The metric called `name` for a network of this task and scale: of METRICS, "auto", or PACKAGE.MODULE:FUNCTION.
+
+    A function of the user's gets (output, target) as `Pair` describes them, in batches, and returns one value for each image.
+    Attributes of it say more: `higher_is_better` (default True), `unit` (default ""), and `loss`, a differentiable function of
+    the same kind, lower is better. Without one, units are scored by `projected`.
+    Raises UsageError for a name that is not known, a function that cannot be used, or a metric of another task.
+    """
+    if is_factory(name):
+        return _custom(name)
+    name = _DEFAULTS[task] if name == AUTO else name
     if name not in METRICS:
-        raise UsageError(f"metric {name!r} is not known", f"choose one of {', '.join(METRICS)}")
-    return METRICS[name]
-
-
-def _similarity(x: Tensor, y: Tensor) -> Tensor:
-    """Equation 13 of Wang et al. (2004) at every place of the window, averaged: (N,)."""
-    _check(x, y)
-    if min(x.shape[2:]) < _WINDOW:
-        raise DataError(
-            f"images of {x.shape[3]}x{x.shape[2]} pixels, SSIM needs at least {_WINDOW}x{_WINDOW}",
-            "measure PSNR, or use larger images",
+        raise UsageError(
+            f"metric {name!r} is not known", f"choose one of {', '.join(METRICS)}, or name a function: package.module:function"
         )
-    mean_x, mean_y = _blur(x), _blur(y)
-    variance_x, variance_y = _blur(x * x) - mean_x**2, _blur(y * y) - mean_y**2
-    covariance = _blur(x * y) - mean_x * mean_y
-    luminance = (2 * mean_x * mean_y + _C1) / (mean_x**2 + mean_y**2 + _C1)
-    structure = (2 * covariance + _C2) / (variance_x + variance_y + _C2)
-    return (luminance * structure).mean(dim=(1, 2, 3))
+    found = METRICS[name](scale)
+    if task not in found.tasks:
+        fitting = [other for other, make in METRICS.items() if task in make(scale).tasks]
+        raise UsageError(f"metric {name} is for {' and '.join(found.tasks)}, this is {task}", f"choose {' or '.join(fitting)}")
+    return found
 
 
-def _blur(images: Tensor) -> Tensor:
-    """`images` (N, C, H, W) under the Gaussian window, where it lies inside: (N, C, H - 10, W - 10)."""
-    offsets = torch.arange(_WINDOW, dtype=images.dtype, device=images.device) - _WINDOW // 2
-    weights = torch.exp(-(offsets**2) / (2 * _DEVIATION**2))
-    kernel = (weights / weights.sum()).expand(images.shape[1], 1, 1, _WINDOW)
-    rows = functional.conv2d(images, kernel, groups=images.shape[1])
-    return functional.conv2d(rows, kernel.transpose(2, 3), groups=images.shape[1])
+def companions(chosen: Metric, task: Task) -> tuple[Metric, ...]:
+    """`chosen`, and what is measured beside it: PSNR and SSIM of restored images."""
+    others = [METRICS[name](1) for name in ("psnr", "ssim") if task in _IMAGES and name != chosen.name]
+    return (chosen, *others)
 
 
-def _check(output: Tensor, clean: Tensor) -> None:
-    if output.shape != clean.shape or output.ndim != 4:
-        raise ValueError(f"output is {tuple(output.shape)}, clean {tuple(clean.shape)}; expected two equal (N, C, H, W) shapes")
+def projected(output: Tensor, _: Tensor) -> Tensor:
+    """(N,) the outputs of each image times random signs, over the root of their number.
+
+    The squared gradients of it are, on average, the diagonal of the Gauss-Newton matrix of the squared distance to the dense
+    output, whose own gradient at the dense network is zero. The signs are always the same.
+    """
+    generator = torch.Generator().manual_seed(seeds.integer(0, "projected loss"))
+    signs = torch.randint(0, 2, output.shape, generator=generator).to(output) * 2 - 1
+    sums: Tensor = (output * signs).flatten(1).sum(1)
+    return sums / math.sqrt(output[0].numel())
+
+
+def _luma(scale: int) -> tuple[Measure, Measure]:
+    border = scale if scale > 1 else 0
+    return psnr_y(border), psnr_y_loss(border)
+
+
+def _custom(name: str) -> Metric:
+    """The metric of a function that the user names. Runs the user's code."""
+    function = _imported(name)
+    unit, loss = getattr(function, "unit", ""), getattr(function, "loss", None)
+    if not isinstance(unit, str) or not _PLAIN.fullmatch(unit):
+        raise UsageError(f"--metric {name}: its unit is {unit!r:.60}, expected letters, digits, or one of . % / -")
+    if loss is not None and not callable(loss):
+        raise UsageError(f"--metric {name}: its loss is {type(loss).__name__}, expected a function of (output, target)")
+    note = None
+    if loss is None:
+        note = f"{name} has no loss: units were scored by the squared distance to the dense network's output"
+    short = re.sub(r"[^A-Za-z0-9.]+", "-", name.partition(":")[2]).strip("-") or "metric"
+    return Metric(
+        short if short not in METRICS else f"own-{short}",
+        unit,
+        bool(getattr(function, "higher_is_better", True)),
+        _checked(name, function),
+        projected if loss is None else _checked(f"{name}.loss", loss),
+        tuple(_DEFAULTS),
+        note=note,
+    )
+
+
+def _imported(name: str) -> Callable[[Tensor, Tensor], object]:
+    module, _, path = name.partition(":")
+    try:
+        with importable_from_here():
+            importlib.invalidate_caches()
+            found: Any = importlib.import_module(module)
+        for attribute in path.split("."):
+            found = getattr(found, attribute)
+    except QCompressError:
+        raise
+    except Exception as error:  # a module that is imported may raise anything
+        told = " ".join(str(error).split())[:300]
+        raise UsageError(
+            f"--metric {name}: cannot be imported: {type(error).__name__}: {told}", "run from the folder that holds the module"
+        ) from error
+    if not callable(found):
+        raise UsageError(f"--metric {name}: is no function", "name a function of (output, target)")
+    function: Callable[[Tensor, Tensor], object] = found
+    return function
+
+
+def _checked(name: str, function: Callable[[Tensor, Tensor], object]) -> Measure:
+    """`function`, held to what a metric returns."""
+
+    def measure(output: Tensor, target: Tensor) -> Tensor:
+        try:
+            values = function(output, target)
+        except QCompressError:
+            raise
+        except Exception as error:  # foreign code
+            told = " ".join(str(error).split())[:300]
+            raise UsageError(f"--metric {name}: raised {type(error).__name__}: {told}") from error
+        if not isinstance(values, Tensor) or values.shape != output.shape[:1]:
+            got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+            raise UsageError(f"--metric {name}: returned {got}, expected a tensor ({len(output)},), one value for each image")
+        return values
+
+    return measure

@@ -1,4 +1,4 @@
-"""What a `--data` folder is: pairs of noisy and clean images in one of several layouts, or clean images alone.
+"""What `--data` names: pairs of degraded and clean images in one of several layouts, clean images alone, or labelled images.
 
 Recognising a folder only lists it; pixels are read later, and only of the images that are chosen.
 """
@@ -6,64 +6,51 @@ Recognising a folder only lists it; pixels are read later, and only of the image
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from qcompress.data import validation_mat
-from qcompress.data.files import SUFFIXES, read_image
+from qcompress.data import arrays, labelled, validation_mat
+from qcompress.data.files import SUFFIXES, image_files, read_image
+from qcompress.data.items import Images, Item, Source
 from qcompress.errors import DataError
 
 __all__ = ["Item", "Source", "recognise"]
 
-NOISY_WORDS = frozenset({"noisy", "noise", "input", "lq", "low"})
-CLEAN_WORDS = frozenset({"clean", "target", "gt", "hq", "high"})
+NOISY_WORDS = frozenset({"noisy", "noise", "input", "lq", "low", "lr"})
+CLEAN_WORDS = frozenset({"clean", "target", "gt", "hq", "high", "hr"})
 
 _SIDD_SCENE = re.compile(r"^\d{4}_(\d{3})_[A-Za-z0-9]+_\d{5}_\d{5}_\d{4}_[A-Z]", re.ASCII)
 _WORD = re.compile(r"[^\W_]+")
 _JOINTS = re.compile(r"[\s_.-]{2,}")
-_LAYOUTS = "expected a SIDD folder, two .mat files, noisy/ and clean/, pairs X_noisy and X_clean, or clean images"
-
-Images = tuple[NDArray[np.float32] | None, NDArray[np.float32]]
-
-
-@dataclass(frozen=True)
-class Item:
-    """One image or pair that can be read: `read()` gives (noisy or None, clean), each (C, H, W) float32 in 0..1."""
-
-    name: str
-    scene: str
-    read: Callable[[], Images]
+_SCALED = re.compile(r"^(.+?)[_-]?x[2-8]$", re.IGNORECASE)  # 0001x4, as DIV2K calls the small version of 0001
+_SCALE_FOLDER = re.compile(r"^x[2-8]$", re.IGNORECASE)
+_LAYOUTS = "expected a SIDD folder, two .mat files, noisy/ and clean/, lr/ and hr/, pairs X_noisy and X_clean, or clean images"
 
 
-@dataclass(frozen=True)
-class Source:
-    """What a folder holds: `kind` says it in words; `paired` tells whether noisy images came with the clean ones."""
+def recognise(folder: Path, *, classes: bool = False) -> Source:
+    """What `folder` (or an .npz file) holds, its items in the order of their names.
 
-    kind: str
-    paired: bool
-    items: tuple[Item, ...]
-
-
-def recognise(folder: Path) -> Source:
-    """What `folder` holds, its items in the order of their names.
-
-    That is SIDD's validation blocks (two .mat files); pairs, told by subfolders such as noisy/ and clean/ or by a word in the
-    names (SIDD's sRGB folders among them: 0001_NOISY_SRGB_010.PNG, 0001_GT_SRGB_010.PNG); or else clean images.
+    That is SIDD's validation blocks (two .mat files); images/ and masks/; pairs, told by subfolders such as noisy/ and clean/
+    or lr/ and hr/, or by a word in the names (SIDD's sRGB folders among them: 0001_NOISY_SRGB_010.PNG, 0001_GT_SRGB_010.PNG);
+    or else clean images. With `classes`, for a network that labels images, it is a subfolder of images for each class.
     Scenes are SIDD's scene numbers where names carry them, else subfolders if there are at least three, else every image is a
     scene of its own. Raises DataError for what is none of these.
     """
     if not folder.exists():
         raise DataError(f"{folder}: no such folder", _LAYOUTS)
+    if folder.is_file() and folder.suffix.lower() == ".npz":
+        return arrays.recognise(folder)
     if not folder.is_dir():
-        raise DataError(f"{folder} is a file, expected a folder", f"give the folder it is in: {folder.parent}")
+        raise DataError(f"{folder} is a file, expected a folder or an .npz file", f"give the folder it is in: {folder.parent}")
+    if classes:
+        return labelled.class_folders(folder)
     if sorted(folder.glob("*.mat")):
         return _validation_blocks(folder)
-    files = _image_files(folder)
+    if labelled.has_masks(folder):
+        return labelled.mask_folders(folder)
+    files = image_files(folder)
     if not files:
         raise DataError(f"{folder}: no image in it, {_LAYOUTS}", f"images end in {', '.join(sorted(SUFFIXES))}")
     named = [_named(file, folder) for file in files]
@@ -77,19 +64,13 @@ def recognise(folder: Path) -> Source:
     return _clean(folder, files)
 
 
-def _image_files(folder: Path) -> list[Path]:
-    """Every image below `folder` in the order of paths; hidden files and folders are left out."""
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
-
-
 def _validation_blocks(folder: Path) -> Source:
     noisy, clean = validation_mat.find_pair(folder)
     blocks = validation_mat.Blocks(noisy, clean)
     items = (
         Item(f"{scene:02d}_{block:02d}", f"{scene:02d}", partial(blocks.read, scene, block)) for scene, block in blocks.places()
     )
-    return Source("SIDD validation blocks", True, tuple(items))
+    return Source("SIDD validation blocks", "pairs", tuple(items))
 
 
 @dataclass(frozen=True)
@@ -108,13 +89,31 @@ def _named(file: Path, folder: Path) -> _Named:
     words = [word[0].lower() for word in _WORD.finditer(relative.stem) if word[0].lower() in NOISY_WORDS | CLEAN_WORDS]
     bare = _WORD.sub(lambda word: "" if word[0].lower() in words else word[0], relative.stem)
     bare = _JOINTS.sub("_", bare).strip("_-. ")
-    telling = [place for place, part in enumerate(relative.parts[:-1]) if part.lower() in NOISY_WORDS | CLEAN_WORDS]
-    if telling:
-        parents = Path(*(part for place, part in enumerate(relative.parts[:-1]) if place != telling[-1]))
-        side = _side(relative.parts[telling[-1]])
+    sides = {place: side for place, part in enumerate(relative.parts[:-1]) if (side := _folder_side(part))}
+    if sides:
+        parents = Path(*(part for place, part in enumerate(relative.parts[:-1]) if place not in _telling(sides)))
+        side = sides[max(sides)]
+        scaled = _SCALED.match(bare) if side == "noisy" else None
+        bare = scaled[1] if scaled else bare
         return _Named(file, side, True, (parents / relative.stem).as_posix(), (parents / bare).as_posix())
     key = (relative.parent / (bare if len(words) == 1 else relative.stem)).as_posix()
     return _Named(file, _side(words[0]) if len(words) == 1 else "", False, key, key)
+
+
+def _folder_side(name: str) -> str:
+    """What a folder's name tells: noisy/, hr/, X4/, DIV2K_train_LR_bicubic/; "" if nothing."""
+    words = {word.lower() for word in re.split(r"[\W_]+", name)} & {"lr", "hr"}
+    if name.lower() in NOISY_WORDS | CLEAN_WORDS:
+        return _side(name)
+    if _SCALE_FOLDER.match(name):
+        return "noisy"
+    return _side(words.pop()) if len(words) == 1 else ""
+
+
+def _telling(sides: Mapping[int, str]) -> set[int]:
+    """The folders that are left out of a pair's name: the last that tells, and any next to it that tells the same."""
+    last = max(sides)
+    return {place for place in sides if all(sides.get(between) == sides[last] for between in range(place, last + 1))}
 
 
 def _side(word: str) -> str:
@@ -147,7 +146,15 @@ def _pairs(images: list[_Named]) -> Source:
     items = (Item(key, scenes[key], partial(_read_pair, sides[0][key], sides[1][key])) for key in sorted(sides[0]))
     sidd = all(_sidd_scene(image.file.parent.name) for image in images)
     kind = "SIDD sRGB folders" if sidd else "noisy and clean folders" if images[0].by_folder else "paired names"
-    return Source(kind, True, tuple(items))
+    if not sidd and any(_low_resolution(image.file) for image in images):
+        kind = "images of low and high resolution"
+    return Source(kind, "pairs", tuple(items))
+
+
+def _low_resolution(file: Path) -> bool:
+    """Whether a path says that it is the small image of a pair."""
+    names = [*file.parts[:-1], file.stem]
+    return any("lr" in re.split(r"[\W_]+", name.lower()) or _SCALE_FOLDER.match(name) for name in names[-3:])
 
 
 def _refuse_lonely(noisy: Mapping[str, Path], clean: Mapping[str, Path]) -> None:
@@ -164,7 +171,7 @@ def _clean(folder: Path, files: list[Path]) -> Source:
     names = {file.relative_to(folder).as_posix(): file for file in files}
     scenes = _scenes(names)
     items = (Item(name, scenes[name], partial(_read_clean, file)) for name, file in names.items())
-    return Source("clean images", False, tuple(items))
+    return Source("clean images", "clean", tuple(items))
 
 
 def _read_clean(file: Path) -> Images:

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-import numpy as np
-
 import qcompress.reference
 from qcompress import seeds
-from qcompress.data.files import convert_channels
 from qcompress.data.images import CalibrationImages, Pair, ReportImages, SelectionImages, Splits
 from qcompress.data.noise import Gaussian, Noise
+from qcompress.data.reading import Form, Reader
 from qcompress.data.sources import Item, Source, recognise
 from qcompress.errors import DataError, UsageError
 
-__all__ = ["MAX_IMAGES", "MAX_PIXELS", "MAX_SIDE", "Role", "deal", "from_pairs", "load"]
+__all__ = ["MAX_IMAGES", "MAX_LABELLED", "Form", "Role", "deal", "find", "from_pairs", "load"]
 
 Role = Literal["calibration", "selection", "report"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -29,11 +25,23 @@ GREY_SCENES = frozenset({"brick", "camera", "grass", "gravel"})
 MAX_IMAGES = 64
 """Images of a role that are read, unless the caller says otherwise."""
 
-MAX_SIDE = 1024
-"""Longest side, in pixels, that is kept of an image: its centre."""
+MAX_LABELLED = 1000
+"""The same of images with a class each: they are small, and a share of right answers needs many."""
 
-MAX_PIXELS = 2**24
-"""Pixels that a role keeps, 400 MB in RGB: with more than 16 images, less than MAX_SIDE is kept of each."""
+
+def find(source: Path | None, channels: int, *, classes: bool = False) -> Source:
+    """What the folder or .npz file `source` holds, or the shipped photographs if it is None; nothing is read of a folder yet.
+
+    `classes` says that the network labels images. Raises DataError for what cannot be recognised.
+    """
+    if source is not None:
+        return recognise(source, classes=classes)
+    if classes:
+        raise UsageError(
+            "the network labels images, and the photographs that ship have no labels",
+            "--data DIR with a subfolder of images for each class, or an .npz file with x and y",
+        )
+    return shipped(channels)
 
 
 def load(
@@ -44,29 +52,43 @@ def load(
     stride: int,
     seed: int,
     max_images: int | None = None,
+    form: Form | None = None,
+    found: Source | None = None,
 ) -> Splits:
     """The images in the folder `source`, or the shipped photographs if it is None, in three roles.
 
     noise       for clean images only; the shipped photographs get gaussian:25 unless told otherwise
     channels    what the network takes: images are converted between grey and RGB
     stride      sides are cropped, around the centre, to multiples of it
-    max_images  at most this many images of each role are read (default MAX_IMAGES), spread over its scenes
+    max_images  at most this many images of each role are read, spread over its scenes (default MAX_IMAGES; with a class each:
+                MAX_LABELLED)
+    form        what the network needs besides: its scale, the size and the normalisation of its input
+    found       what `find` says of `source`, if it was asked already
 
-    About half of the scenes calibrate, a quarter selects, a quarter reports; the seed decides which. An image's noise depends
-    on the seed and its name alone. Raises DataError for what cannot be used, UsageError for missing or superfluous noise.
+    About half of the scenes calibrate, a quarter selects, a quarter reports; the seed decides which. Images with a class are
+    dealt one by one, so that each role has about the same share of every class, and copies of a picture stay together. An
+    image's noise depends on the seed and its name alone. Raises DataError for what cannot be used, UsageError for missing or
+    superfluous noise.
     """
-    limit = MAX_IMAGES if max_images is None else max_images
+    form = form or Form()
+    found = find(source, channels) if found is None else found
+    labelled = found.content == "classes"
+    limit = (MAX_LABELLED if labelled else MAX_IMAGES) if max_images is None else max_images
     if limit < 1:
         raise UsageError(f"max_images is {limit}, expected at least 1")
-    found = shipped(channels) if source is None else recognise(source)
-    if source is None and noise is None:
+    if source is None and noise is None and form.scale == 1:
         noise = Gaussian(25)
     where = "the photographs that ship with qcompress" if source is None else str(source)
-    _check_noise(found, noise, where)
-    roles = deal((item.scene for item in found.items), seed, where)
-    reader = _Reader(noise, channels, stride, seed)
+    _check_noise(found, noise, where, form.scale)
+    roles = _deal_classes(found.items, seed, where) if labelled else deal((item.scene for item in found.items), seed, where)
+    reader = Reader(noise, channels, stride, seed, form)
     images = {role: reader.read(_choose(found.items, roles, role, limit, seed)) for role in ROLES}
+    if labelled:
+        images = _without_copies(images, where)
+    _check_scale(images, form.scale, where)
     label = f"{where}: {found.kind}" + (f" with {noise} noise" if noise is not None else "")
+    if not found.paired and form.scale > 1:
+        label += f", reduced {form.scale} times"
     return _splits(label, images)
 
 
@@ -124,25 +146,65 @@ def shipped(channels: int) -> Source:
     found = recognise(Path(qcompress.reference.__file__).parent / "photographs")
     stems = ((Path(item.name).stem, item.read) for item in found.items)
     items = (Item(stem, stem.rpartition("_")[0], read) for stem, read in stems)
-    return Source(found.kind, False, tuple(item for item in items if channels == 1 or item.scene not in GREY_SCENES))
+    return Source(found.kind, "clean", tuple(item for item in items if channels == 1 or item.scene not in GREY_SCENES))
 
 
-def _check_noise(found: Source, noise: Noise | None, where: str) -> None:
+def _check_noise(found: Source, noise: Noise | None, where: str, scale: int) -> None:
     if found.paired and noise is not None:
         raise UsageError(
             f"{where}: {found.kind} come with their own noise, but {noise} noise is asked for", "leave the noise out"
         )
-    if not found.paired and noise is None:
+    if not found.paired and noise is None and scale == 1:
         raise UsageError(f"{where}: {found.kind} only, and no noise to add", "say which, such as --noise gaussian:25 or camera")
 
 
+def _check_scale(images: Mapping[Role, Sequence[Pair]], scale: int, where: str) -> None:
+    for pair in (pair for role in ROLES for pair in images[role]):
+        if not pair.is_labelled and pair.scale != scale:
+            raise DataError(
+                f"{where}: the target of {pair.name} is {pair.scale} times as large as its input, "
+                f"the network's output {scale} times",
+                "give the pairs of the scale that the network was trained for",
+            )
+
+
+def _deal_classes(items: Sequence[Item], seed: int, where: str) -> dict[str, Role]:
+    """The role of each scene: class by class in random order, half of each calibrate, a quarter selects, a quarter reports."""
+    scenes: dict[str, str] = {}
+    for item in items:
+        scenes.setdefault(item.scene, item.stratum)
+    if len(scenes) < len(ROLES):
+        return deal(scenes, seed, where)
+    by_class: dict[str, list[str]] = {}
+    for scene, stratum in scenes.items():
+        by_class.setdefault(stratum, []).append(scene)
+    rng = seeds.stream(seed, "splits")
+    order = [scene for stratum in sorted(by_class) for scene in rng.permutation(sorted(by_class[stratum])).tolist()]
+    turns: tuple[Role, ...] = ("calibration", "report", "selection", "calibration")
+    return {scene: turns[place % len(turns)] for place, scene in enumerate(order)}
+
+
+def _without_copies(images: Mapping[Role, list[Pair]], where: str) -> dict[Role, list[Pair]]:
+    """`images`, each picture in one role only: that of its first copy, the report's before the others."""
+    owners: dict[str, Role] = {}
+    for role in reversed(ROLES):
+        for pair in images[role]:
+            owners.setdefault(pair.sha256, role)
+    pairs = [pair for role in ROLES for pair in images[role]]
+    kept = {role: [pair for pair in pairs if owners[pair.sha256] == role] for role in ROLES}
+    for role in ROLES:
+        if not kept[role]:
+            raise DataError(f"{where}: no image is left for {role}, so many show the same picture", "add other images")
+    return kept
+
+
 def _choose(items: Iterable[Item], roles: Mapping[str, Role], role: Role, limit: int, seed: int) -> list[Item]:
-    """At most `limit` items of a role, in turn from each of its scenes, in the order of names."""
+    """At most `limit` items of a role, in turn from each of its classes or scenes, in the order of names."""
     rng = seeds.stream(seed, f"choice/{role}")
     by_scene: dict[str, list[Item]] = {}
     for item in items:
         if roles[item.scene] == role:
-            by_scene.setdefault(item.scene, []).append(item)
+            by_scene.setdefault(item.stratum or item.scene, []).append(item)
     ranked = []
     for scene in sorted(by_scene):
         order = rng.permutation(len(by_scene[scene])).tolist()
@@ -151,48 +213,6 @@ def _choose(items: Iterable[Item], roles: Mapping[str, Role], role: Role, limit:
         ]
     chosen = sorted(ranked, key=lambda entry: entry[:3])[:limit]
     return sorted((entry[3] for entry in chosen), key=lambda item: item.name)
-
-
-@dataclass(frozen=True)
-class _Reader:
-    """Reads items as pairs that the network can take."""
-
-    noise: Noise | None
-    channels: int
-    stride: int
-    seed: int
-
-    def read(self, items: Sequence[Item]) -> list[Pair]:
-        side = min(MAX_SIDE, math.isqrt(MAX_PIXELS // len(items)))
-        return [self._read_one(item, side) for item in items]
-
-    def _read_one(self, item: Item, side: int) -> Pair:
-        noisy, clean = item.read()
-        if noisy is not None and noisy.shape[1:] != clean.shape[1:]:
-            sizes = [f"{image.shape[2]}x{image.shape[1]}" for image in (noisy, clean)]
-            raise DataError(f"{item.name}: noisy is {sizes[0]} pixels, clean {sizes[1]}", "crop the pair to one size")
-        window = self._window(item.name, clean.shape, side)
-        clean = convert_channels(clean[window], self.channels, item.name)
-        if noisy is None:
-            assert self.noise is not None
-            noisy, clean = self.noise.apply(clean, seeds.stream(self.seed, f"noise/{item.name}"))
-        else:
-            noisy = convert_channels(noisy[window], self.channels, item.name)
-        return Pair(item.name, item.scene, np.ascontiguousarray(noisy), np.ascontiguousarray(clean))
-
-    def _window(self, name: str, shape: Sequence[int], side: int) -> tuple[slice, slice, slice]:
-        """The centre of an image: as large as MAX_SIDE and MAX_PIXELS allow, in multiples of the stride."""
-        cuts = []
-        for length in shape[1:]:
-            kept = min(length, max(side, self.stride)) // self.stride * self.stride
-            if kept == 0:
-                raise DataError(
-                    f"{name} is {shape[2]}x{shape[1]} pixels, expected at least {self.stride}x{self.stride} for this network",
-                    "use larger images",
-                )
-            start = (length - kept) // 2
-            cuts.append(slice(start, start + kept))
-        return slice(None), cuts[0], cuts[1]
 
 
 def _splits(source: str, images: Mapping[Role, Sequence[Pair]]) -> Splits:

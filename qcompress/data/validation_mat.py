@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,22 +10,24 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.io import loadmat, whosmat
 
+from qcompress.data.mat_file import MatFileError, read_bytes_array, shape_of
 from qcompress.errors import DataError
 
 __all__ = ["Blocks", "find_pair"]
 
+_MOST_BYTES, _MOST_UNPACKED = 2**30, 64  # four times what the files of SIDD hold; per byte of a file: noise hardly packs
+_EXPECTED = "expected uint8 (scenes, blocks, height, width, 3) under the file's name"
 _HINT = "put ValidationNoisyBlocksSrgb.mat and ValidationGtBlocksSrgb.mat of SIDD into the folder"
 
 
 def find_pair(folder: Path) -> tuple[Path, Path]:
     """The noisy and the clean .mat file in `folder`. Raises DataError if it does not hold exactly one of each."""
-    files = sorted(folder.glob("*.mat"))
+    files = sorted(file for file in folder.glob("*.mat") if file.is_file())
     noisy = [file for file in files if "noisy" in file.stem.lower()]
     clean = [file for file in files if "gt" in file.stem.lower() or "clean" in file.stem.lower()]
     if len(files) != 2 or len(noisy) != 1 or len(clean) != 1 or noisy == clean:
-        raise DataError(f"{folder}: .mat files {[file.name for file in files]}, expected one noisy and one clean", _HINT)
+        raise DataError(f"{folder}: .mat files {[file.name for file in files[:5]]}, expected one noisy and one clean", _HINT)
     return noisy[0], clean[0]
 
 
@@ -54,18 +57,19 @@ class Blocks:
 
 def _shape(file: Path) -> tuple[int, ...]:
     try:
-        contents = {name: (shape, kind) for name, shape, kind in whosmat(file)}
-    except Exception as error:  # what the parser raises over corrupt bytes is open-ended
-        raise DataError(f"{file}: not a readable .mat file of version 5 to 7 ({type(error).__name__})", _HINT) from error
-    shape, kind = contents.get(file.stem, ((), "nothing"))
-    if len(shape) != 5 or shape[-1] != 3 or kind != "uint8":
-        raise DataError(f"{file}: {kind} {shape} under {file.stem!r}, expected uint8 (scenes, blocks, height, width, 3)", _HINT)
-    return tuple(shape)
+        shape = shape_of(file, file.stem)
+    except (MatFileError, OSError) as error:
+        raise DataError(f"{file}: not a readable .mat file of version 5 to 7 ({error}), {_EXPECTED}", _HINT) from error
+    size = file.stat().st_size
+    if math.prod(shape) > min(_MOST_BYTES, _MOST_UNPACKED * size):
+        raise DataError(f"{file}: claims {math.prod(shape):,} values in {size:,} bytes, {_EXPECTED}", _HINT)
+    if len(shape) != 5 or shape[-1] != 3 or 0 in shape:
+        raise DataError(f"{file}: {shape} under {file.stem!r}, {_EXPECTED}", _HINT)
+    return shape
 
 
 def _load(file: Path) -> NDArray[np.uint8]:
     try:
-        array: NDArray[np.uint8] = loadmat(file, variable_names=[file.stem])[file.stem]
-    except Exception as error:  # as above
-        raise DataError(f"{file}: not a readable .mat file ({type(error).__name__})", "copy or download it again") from error
-    return array
+        return read_bytes_array(file, file.stem, _MOST_BYTES)
+    except (MatFileError, OSError) as error:
+        raise DataError(f"{file}: not a readable .mat file: {error}", "copy or download it again") from error
