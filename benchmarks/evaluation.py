@@ -48,7 +48,7 @@ def ways(bench: Bench) -> dict[str, Way]:
         values = []
         for selection in selections:
             model = copy.deepcopy(job.model)
-            groups = tracing.trace(model, crops.noisy[:1])
+            groups = tracing.trace(model, crops.inputs[:1])
             values.append(mean_metric(surgery.slim(model, groups.cuts(selection)), crops, job.metric))
         return np.array(values)
 
@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("--sparsities", type=float, nargs="+", default=[0.2, 0.5])
     options = parser.parse_args()
     bench = open_bench(options, 0)
-    print(f"threads {torch.get_num_threads()}, {len(bench.job.selection())} crops of {bench.job.selection().noisy.shape[-1]}\n")
+    print(f"threads {torch.get_num_threads()}, {len(bench.job.selection())} crops of {bench.job.selection().inputs.shape[-1]}\n")
     print("| pruned | way | seconds a candidate | times faster than naive |\n|---|---|---|---|")
     for sparsity in options.sparsities:
         batches = candidates(bench.select(sparsity), options.candidates, 0)

@@ -19,6 +19,10 @@ def apply(
     recover: options.Recover = options.Recover.lstsq,
     data: options.Data = None,
     noise: options.Noise = None,
+    max_images: options.MaxImages = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    metric: options.MetricName = "auto",
     ignore: options.Ignore = None,
     floor: options.Floor = 1,
     opset: options.Opset = 18,
@@ -40,12 +44,14 @@ def apply(
     from qcompress import settings as s
     from qcompress.pipeline import apply as run
 
+    means, stds = options.parse_normalisation(mean, std)
     settings = s.Settings(
+        metric=metric,
         seed=seed,
         device=device,
         recover=recover.value,
         checkpoint=s.CheckpointOptions(arch, options.parse_arch_args(arch_args), trust_pickle),
-        data=s.DataOptions(data, noise),
+        data=s.DataOptions(data, noise, max_images, mean=means, std=stds),
         search=s.SearchOptions(ignore=tuple(ignore or ()), floor=floor),
         export=s.ExportOptions(opset, dynamic),
         limits=s.Limits(max_drop, min_speedup),

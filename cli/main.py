@@ -14,9 +14,12 @@ import typer
 from qcompress._version import __version__
 from qcompress.cli import render
 from qcompress.cli.apply import apply
+from qcompress.cli.doctor import doctor
 from qcompress.cli.export import export
+from qcompress.cli.formulate import formulate
 from qcompress.cli.inspect import inspect
 from qcompress.cli.prune import prune
+from qcompress.cli.solve import solve
 from qcompress.cli.verify import verify
 from qcompress.errors import InterruptedRunError, QCompressError
 
@@ -45,7 +48,7 @@ def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-for command in (prune, inspect, apply, export, verify):
+for command in (prune, inspect, apply, export, verify, formulate, solve, doctor):
     app.command()(_interruptible(command))
 
 

@@ -16,6 +16,9 @@ __all__ = [
     "Align",
     "Arch",
     "ArchArgs",
+    "AutoSize",
+    "Backend",
+    "BackendOption",
     "Budget",
     "Checkpoint",
     "Data",
@@ -25,6 +28,10 @@ __all__ = [
     "Ignore",
     "Json",
     "MaxDrop",
+    "MaxImages",
+    "MaxQpuSeconds",
+    "Mean",
+    "MetricName",
     "MinSpeedup",
     "Noise",
     "Opset",
@@ -33,11 +40,17 @@ __all__ = [
     "Recover",
     "Seed",
     "Size",
+    "SolverName",
+    "Std",
     "TrustPickle",
     "parse_align",
     "parse_arch_args",
+    "parse_backend_options",
     "parse_coefficients",
+    "parse_normalisation",
 ]
+
+NORMALISATIONS = {"imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))}
 
 
 class Budget(StrEnum):
@@ -67,12 +80,38 @@ Data = Annotated[
     Path | None,
     typer.Option(
         "--data",
-        help="Images: a SIDD folder, SIDD .mat pairs, noisy/ and clean/, or clean images with --noise "
-        "[default: the photographs that ship].",
+        help="Images: noisy/ and clean/, lr/ and hr/, a SIDD folder or its .mat files, clean images; a folder for each class; "
+        "images/ and masks/; or an .npz file of one of these [default: the photographs that ship].",
     ),
 ]
 Noise = Annotated[
     str | None, typer.Option(help="Noise added to clean images: gaussian:SIGMA (of 255) or camera [default: gaussian:25].")
+]
+MetricName = Annotated[
+    str,
+    typer.Option(
+        "--metric",
+        help="psnr, psnr-y, ssim, top1, miou, PACKAGE.MODULE:FUNCTION, or auto: psnr for restored images, top1 for classes, "
+        "miou for masks.",
+    ),
+]
+MaxImages = Annotated[
+    int | None, typer.Option(help="Images of each role that are read at most [default: 64; with a class each: 1000].")
+]
+Mean = Annotated[
+    str | None,
+    typer.Option(
+        metavar="A,B,C", help="What is subtracted from each channel (0..1) of labelled images, or imagenet, for --std too."
+    ),
+]
+Std = Annotated[str | None, typer.Option(metavar="A,B,C", help="What the channels of labelled images are then divided by.")]
+AutoSize = Annotated[
+    int | None,
+    typer.Option(
+        "--size",
+        help="Side of the square input, in pixels, at which MACs are counted and latency is measured; images with a class "
+        "are resized to it [default: 256; a classifier's: that of its images].",
+    ),
 ]
 Arch = Annotated[str | None, typer.Option(help="Architecture, when not recognised: a known name or package.module:factory.")]
 ArchArgs = Annotated[str | None, typer.Option(metavar="JSON", help="Arguments of the architecture, as a JSON object.")]
@@ -105,6 +144,23 @@ Ignore = Annotated[
     list[str] | None, typer.Option(metavar="PATTERN", help="Keep layers whose name matches (shell wildcards); repeatable.")
 ]
 Floor = Annotated[int, typer.Option(help="Units that every group keeps at least.")]
+Backend = Annotated[
+    str,
+    typer.Option(
+        help="Solver of the QUBO: profile, neal, tabu, steepest, exact, a plugin; with a D-Wave account: qpu, clique, leap, "
+        "leap-cqm."
+    ),
+]
+BackendOption = Annotated[
+    list[str] | None, typer.Option(metavar="NAME=VALUE", help="An option of the backend (sweeps, reads, ...); repeatable.")
+]
+SolverName = Annotated[
+    str | None, typer.Option("--solver", help="Name of D-Wave's solver [default: the online one of most qubits].")
+]
+MaxQpuSeconds = Annotated[
+    float | None,
+    typer.Option(help="Machine time that a D-Wave backend may use; more is refused beforehand [default: 10, Leap 60]."),
+]
 
 
 def parse_align(text: str) -> int | None:
@@ -121,6 +177,31 @@ def parse_align(text: str) -> int | None:
         raise UsageError(f"--align {text!r}: expected a number or auto", "for example --align 16") from None
 
 
+def parse_normalisation(mean: str | None, std: str | None) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+    """The values of --mean and --std.
+
+    >>> parse_normalisation("0.5", "0.25,0.25,0.5")
+    ((0.5,), (0.25, 0.25, 0.5))
+    >>> parse_normalisation("imagenet", None)
+    ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    """
+    if mean in NORMALISATIONS and std is None:
+        std = mean
+    return _parse_numbers("--mean", mean, 0), _parse_numbers("--std", std, 1)
+
+
+def _parse_numbers(option: str, text: str | None, place: int) -> tuple[float, ...] | None:
+    if text is None:
+        return None
+    if text in NORMALISATIONS:
+        return NORMALISATIONS[text][place]
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        hint = f"for example {option} 0.5,0.5,0.5, or imagenet"
+        raise UsageError(f"{option} {text!r}: expected numbers with commas between", hint) from None
+
+
 def parse_arch_args(text: str | None) -> Mapping[str, Any] | None:
     """The value of --arch-args as a mapping.
 
@@ -131,7 +212,7 @@ def parse_arch_args(text: str | None) -> Mapping[str, Any] | None:
         return None
     try:
         value = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"--arch-args is not JSON: {error}", """for example --arch-args '{"width": 32}'""") from None
     if not isinstance(value, dict):
         raise UsageError(f"--arch-args must be a JSON object, got {type(value).__name__}", """for example '{"width": 32}'""")
@@ -153,4 +234,25 @@ def parse_coefficients(pairs: Sequence[str]) -> dict[str, float]:
             raise UsageError(
                 f"--coefficient {pair!r}: expected NAME=NUMBER", "for example --coefficient similarity=0.5"
             ) from None
+    return found
+
+
+def parse_backend_options(
+    pairs: Sequence[str] | None, solver: str | None = None, max_seconds: float | None = None
+) -> dict[str, float | str | bool]:
+    """The values of --backend-option NAME=VALUE, --solver and --max-qpu-seconds as options of the backend.
+
+    >>> parse_backend_options(["reads=50"], max_seconds=2.0)
+    {'reads': '50', 'max_seconds': 2.0}
+    """
+    found: dict[str, float | str | bool] = {}
+    for pair in pairs or ():
+        name, equals, value = pair.partition("=")
+        if not equals or not name.strip():
+            raise UsageError(f"--backend-option {pair!r}: expected NAME=VALUE", "for example --backend-option reads=50")
+        found[name.strip().replace("-", "_")] = value.strip()
+    if solver is not None:
+        found["solver"] = solver
+    if max_seconds is not None:
+        found["max_seconds"] = max_seconds
     return found

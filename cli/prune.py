@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,7 +16,7 @@ def prune(
     checkpoint: options.Checkpoint,
     sparsity: Annotated[float, typer.Option("--sparsity", "-s", help="Share of the budget to remove: 0 to below 1.")] = 0.5,
     budget: Annotated[options.Budget, typer.Option(help="What the share is taken of.")] = options.Budget.filters,
-    backend: Annotated[str, typer.Option(help="Solver of the QUBO: neal, tabu, steepest, exact.")] = "neal",
+    backend: options.Backend = "profile",
     align: options.Align = "auto",
     objective: Annotated[
         str, typer.Option(help="What is minimised: hybrid, l1-qubo, taylor, fisher, magnitude, random.")
@@ -24,9 +25,19 @@ def prune(
         list[str] | None,
         typer.Option(metavar="NAME=VALUE", help="A coefficient of the objective (alpha, alpha_fisher, ...); repeatable."),
     ] = None,
+    selection: Annotated[
+        Path | None,
+        typer.Option(help="A selection that `solve` found: its budget, sparsity and align hold, nothing is searched."),
+    ] = None,
+    backend_option: options.BackendOption = None,
+    solver: options.SolverName = None,
+    max_qpu_seconds: options.MaxQpuSeconds = None,
     data: options.Data = None,
     noise: options.Noise = None,
-    metric: Annotated[str, typer.Option(help="Metric of the report and of the refinement: psnr or ssim.")] = "psnr",
+    max_images: options.MaxImages = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    metric: options.MetricName = "auto",
     refine_evals: Annotated[
         int, typer.Option(help="Evaluations of the true metric that the refinement may spend; 0: none.")
     ] = 200,
@@ -41,7 +52,7 @@ def prune(
     min_speedup: options.MinSpeedup = None,
     opset: options.Opset = 18,
     dynamic: options.Dynamic = True,
-    size: options.Size = 256,
+    size: options.AutoSize = None,
     arch: options.Arch = None,
     arch_args: options.ArchArgs = None,
     trust_pickle: options.TrustPickle = False,
@@ -58,6 +69,7 @@ def prune(
     from qcompress.pipeline import prune as run
     from qcompress.qubo import objective as named_objective
 
+    means, stds = options.parse_normalisation(mean, std)
     settings = s.Settings(
         sparsity=sparsity,
         budget=budget.value,
@@ -66,13 +78,15 @@ def prune(
         device=device,
         recover=recover.value,
         checkpoint=s.CheckpointOptions(arch, options.parse_arch_args(arch_args), trust_pickle),
-        data=s.DataOptions(data, noise),
+        data=s.DataOptions(data, noise, max_images, mean=means, std=stds),
         search=s.SearchOptions(
             named_objective(objective, **options.parse_coefficients(coefficient or ())),
             backend,
+            options.parse_backend_options(backend_option, solver, max_qpu_seconds),
             align=options.parse_align(align),
             ignore=tuple(ignore or ()),
             floor=floor,
+            selection=selection,
         ),
         refine=s.RefineOptions(refine_evals, proposer),
         export=s.ExportOptions(opset, dynamic),

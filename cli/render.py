@@ -25,6 +25,7 @@ from rich.table import Table
 
 from qcompress.errors import QCompressError
 from qcompress.progress import SILENT, Advance, Observer
+from qcompress.visible import visible, visible_json
 
 if TYPE_CHECKING:
     from qcompress.reports import Report
@@ -44,23 +45,28 @@ def show_error(error: QCompressError, *, as_json: bool, kind: str | None = None,
         print_json({"status": "error", "error": body})
         return
     console = Console(stderr=True, soft_wrap=True, highlight=False)
-    console.print(f"[bold red]error:[/] {escape(error.message)}")
+    console.print(f"[bold red]error:[/] {_shown(error.message)}")
     if error.hint:
-        console.print(f"[dim]hint:[/] {escape(error.hint)}")
+        console.print(f"[dim]hint:[/] {_shown(error.hint)}")
 
 
 def print_json(value: object) -> None:
     """`value` as JSON on stdout."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    sys.stdout.write(visible_json(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)) + "\n")
+
+
+def _shown(text: str) -> str:
+    """`text` as rich shows it literally, with nothing in it that a terminal would obey."""
+    return escape(visible(text))
 
 
 def print_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]], numeric_from: int = 1) -> None:
     """A table on stdout; columns from `numeric_from` on are right-aligned."""
-    table = Table(title=escape(title), title_justify="left")
+    table = Table(title=_shown(title), title_justify="left")
     for number, column in enumerate(columns):
         table.add_column(column, justify="right" if number >= numeric_from else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(escape(cell) for cell in row))
+        table.add_row(*(_shown(cell) for cell in row))
     Console(highlight=False).print(table)
 
 
@@ -77,7 +83,7 @@ class Terminal:
 
     def say(self, text: str) -> None:
         """One line on stderr."""
-        self._console.print(escape(text), soft_wrap=True)
+        self._console.print(_shown(text), soft_wrap=True)
 
     @contextmanager
     def stage(self, name: str, total: float | None = None) -> Iterator[Advance]:
@@ -99,16 +105,16 @@ class Terminal:
             def advance(done: float, note: str = "") -> None:
                 nonlocal last
                 last = note or last
-                progress.update(task, completed=done, note=escape(last))
+                progress.update(task, completed=done, note=_shown(last))
 
             yield advance
         note = f"  {last}" if last else ""
-        self._console.print(f"  {name:<22}{time.monotonic() - started:6.1f} s{escape(note)}", soft_wrap=True)
+        self._console.print(f"  {name:<22}{time.monotonic() - started:6.1f} s{_shown(note)}", soft_wrap=True)
 
 
 def print_line(text: str) -> None:
     """One line on stdout."""
-    Console(highlight=False).print(escape(text), soft_wrap=True)
+    Console(highlight=False).print(_shown(text), soft_wrap=True)
 
 
 def show_report(report: Report, folder: Path, *, as_json: bool) -> None:
@@ -117,7 +123,7 @@ def show_report(report: Report, folder: Path, *, as_json: bool) -> None:
     from qcompress.reports import to_json
 
     if as_json:
-        sys.stdout.write(to_json(report))
+        sys.stdout.write(visible_json(to_json(report)))
         return
     print_line(headline(report))
     print_table("", ("", "dense", "slim", "change"), summary_rows(report))

@@ -19,10 +19,13 @@ def verify(
     ] = None,
     data: options.Data = None,
     noise: options.Noise = None,
-    metric: Annotated[str, typer.Option(help="psnr or ssim.")] = "psnr",
+    max_images: options.MaxImages = None,
+    mean: options.Mean = None,
+    std: options.Std = None,
+    metric: options.MetricName = "auto",
     max_drop: options.MaxDrop = None,
     min_speedup: options.MinSpeedup = None,
-    size: options.Size = 256,
+    size: options.AutoSize = None,
     arch: options.Arch = None,
     arch_args: options.ArchArgs = None,
     trust_pickle: options.TrustPickle = False,
@@ -34,11 +37,12 @@ def verify(
     from qcompress import settings as s
     from qcompress.checking import verify as run
 
+    means, stds = options.parse_normalisation(mean, std)
     settings = s.Settings(
         metric=metric,
         seed=seed,
         checkpoint=s.CheckpointOptions(arch, options.parse_arch_args(arch_args), trust_pickle),
-        data=s.DataOptions(data, noise),
+        data=s.DataOptions(data, noise, max_images, mean=means, std=stds),
         verify=s.VerifyOptions(size=size),
         limits=s.Limits(max_drop, min_speedup),
     )

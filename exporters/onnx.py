@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from qcompress import seeds
 from qcompress.errors import ExportError, InputError
 from qcompress.exporters.base import Artifact
-from qcompress.exporters.runtime import STRIDE_KEY, find_stride, first_line, open_bytes
+from qcompress.exporters.runtime import STRIDE_KEY, find_stride, first_line, open_bytes, shape_text
 from qcompress.files import write_bytes
 
 __all__ = ["export_onnx"]
@@ -163,8 +163,11 @@ def _compare(network: nn.Module, data: bytes, shapes: Iterable[tuple[int, ...]])
     """Raises where onnxruntime and torch disagree: wrong exports are a known kind of failure."""
     written = open_bytes(data, "the exported network")
     for given in map(_content, shapes):
-        with torch.inference_mode():
-            output = network(given.clone())  # some networks begin with an operation in place
+        try:
+            with torch.inference_mode():
+                output = network(given.clone())  # some networks begin with an operation in place
+        except Exception as error:  # a size that pooling rounds down to one it takes: the next size shows it
+            raise _RungError(f"the network does not run on {shape_text(tuple(given.shape))}: {_root_cause(error)}") from error
         if not isinstance(output, Tensor):
             raise ExportError(f"the network returns a {type(output).__name__}, expected one tensor")
         expected, got = output.numpy(), written(given.numpy())

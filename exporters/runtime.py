@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -12,12 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcompress.errors import InputError
+from qcompress.exporters import external_data
 
 __all__ = ["STRIDE_KEY", "STRIDES", "Network", "find_stride", "first_line", "open_bytes", "open_onnx"]
 
 Array = NDArray[np.float32]
 STRIDES = (1, 2, 4, 8, 16, 32, 64)
 STRIDE_KEY = "stride"  # in the model's metadata: height and width must be multiples of it
+_MOST_INPUT = 2**27  # values that an input of fixed size may have: 512 MiB
+_MOST_FOLDED = 2**24  # bytes that one constant may grow to when a network is opened, or as many as the file has
+_NUMBERS = frozenset({"tensor(float)", "tensor(float16)", "tensor(double)"})
 _SILENT = 4  # of onnxruntime's log levels: fatal only; what fails reaches us as an exception
 
 
@@ -62,15 +67,18 @@ class Network:
 
 
 def open_onnx(path: Path, threads: int = 1) -> Network:
-    """Opens an ONNX file on the CPU. Raises InputError where it is missing, damaged, or not an image network."""
-    if not path.is_file():
-        raise InputError(f"{path}: no such file", "name an .onnx file")
-    return _open(str(path), path.name, threads)
+    """Opens an ONNX file on the CPU, if it needs nothing outside its folder: see `external_data.check`.
+
+    Raises InputError where it is missing, damaged, hostile, or not an image network.
+    """
+    data, external = external_data.read(path)  # what was checked is what is opened, unless other files belong to it
+    return _open(str(path) if external else data, path.name, threads, len(data))
 
 
 def open_bytes(data: bytes, name: str, threads: int = 1) -> Network:
     """Opens an ONNX model that is in memory; `name` stands for it in errors."""
-    return _open(data, name, threads)
+    external_data.check_bytes(data, name)
+    return _open(data, name, threads, len(data))
 
 
 def find_stride(accepts: Callable[[int, int], bool], height: int, width: int) -> int | None:
@@ -102,27 +110,40 @@ def _import_onnxruntime() -> Any:
     return onnxruntime
 
 
-def _open(source: str | bytes, name: str, threads: int) -> Network:
+def _open(source: str | bytes, name: str, threads: int, size_bytes: int) -> Network:
     runtime = _import_onnxruntime()
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = _SILENT
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    folded = str(max(_MOST_FOLDED, size_bytes))
+    options.add_session_config_entry("optimization.constant_folding_max_output_size_in_bytes", folded)
     try:
-        session = runtime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        session = runtime.InferenceSession(source, options, providers=["CPUExecutionProvider"], enable_fallback=0)
     except Exception as error:  # as above
         raise InputError(f"{name}: not a readable ONNX file: {first_line(error)}", "is the file complete?") from error
     return _checked(session, name)
 
 
 def _checked(session: Any, name: str) -> Network:
-    """The network of a session that has one float32 input and one output."""
-    inputs, outputs = session.get_inputs(), session.get_outputs()
+    """The network of a session that has one float32 input, of a size that fits into memory, and one output."""
+    try:
+        inputs, outputs = session.get_inputs(), session.get_outputs()
+        metadata = dict(session.get_modelmeta().custom_metadata_map)
+    except (UnicodeError, RuntimeError) as error:
+        raise InputError(f"{name}: not a readable ONNX file: {first_line(error)}", "is the file complete?") from error
     if len(inputs) != 1 or len(outputs) != 1:
         raise InputError(f"{name}: {len(inputs)} inputs and {len(outputs)} outputs, expected one of each")
     if inputs[0].type != "tensor(float)":
         raise InputError(f"{name}: the input is {inputs[0].type}, expected tensor(float)")
-    shape = tuple(size if isinstance(size, int) else None for size in inputs[0].shape)
-    metadata = dict(session.get_modelmeta().custom_metadata_map)
+    if outputs[0].type not in _NUMBERS:
+        raise InputError(f"{name}: the output is {outputs[0].type}, expected tensor(float)")
+    shape = tuple(size if isinstance(size, int) else None for size in inputs[0].shape or ())
+    fixed = [size for size in shape if size is not None]
+    if any(size < 1 for size in fixed) or math.prod(fixed) > _MOST_INPUT:
+        raise InputError(f"{name}: its input is {shape_text(shape)}, expected at most {_MOST_INPUT:,} values, and no side of 0")
+    stride = metadata.get(STRIDE_KEY, "1")
+    if not (stride.isascii() and stride.isdecimal() and len(stride) < 6):
+        raise InputError(f"{name}: its metadata give the stride {stride[:40]!a}, expected a small number", "export it again")
     return Network(name, session, inputs[0].name, outputs[0].name, shape, metadata)

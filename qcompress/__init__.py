@@ -6,6 +6,10 @@
     print(result.report.metric.dense, result.report.metric.artifact)
     slim = load("model.slim")          # an ordinary nn.Module
 
+    result = prune(module, example, sparsity=0.5, data=(noisy, clean), out="own.slim")     # any nn.Module, which stays as it is
+    slim = load("own.slim", into=module)
+    groups = trace(module, example)    # what could be removed together, and what is kept whole and why
+
 Importing this package imports neither torch nor onnx; the first use of a name does.
 """
 
@@ -18,11 +22,12 @@ from qcompress._version import __version__
 
 if TYPE_CHECKING:
     from qcompress.inspection import inspect
-    from qcompress.pipeline import Result, apply, prune
+    from qcompress.live import prune, trace
+    from qcompress.pipeline import Result, apply
     from qcompress.settings import Settings
     from qcompress.slim_folder import load
 
-__all__ = ["Result", "Settings", "__version__", "apply", "inspect", "load", "prune"]
+__all__ = ["Result", "Settings", "__version__", "apply", "inspect", "load", "prune", "trace"]
 
 _HOMES = {
     "Result": "qcompress.pipeline",
@@ -30,7 +35,8 @@ _HOMES = {
     "apply": "qcompress.pipeline",
     "inspect": "qcompress.inspection",
     "load": "qcompress.slim_folder",
-    "prune": "qcompress.pipeline",
+    "prune": "qcompress.live",
+    "trace": "qcompress.live",
 }
 
 

@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import qcompress.reference
 from qcompress._version import __version__
 from qcompress.alignment import BLOCKS
 from qcompress.checkpoints import Checkpoint
-from qcompress.data.images import ImageSet, Splits
+from qcompress.data.images import ImageSet
 from qcompress.exporters import Artifact
 from qcompress.files import write_text
 from qcompress.groups import Groups
@@ -75,10 +75,11 @@ def onnx_metadata(checkpoint: Checkpoint, plan: Plan) -> dict[str, str]:
 
 
 def missed_limits(limits: Limits, unit: str, drop: float, latency: Latency | None) -> tuple[str, ...]:
-    """One sentence for every limit that is not met; `drop` is dense minus artifact, in `unit`."""
+    """One sentence for every limit that is not met; `drop` is how much worse the artifact is than the dense one, in `unit`."""
+    unit = f" {unit}" if unit else ""
     reasons = []
     if limits.max_drop is not None and not drop <= limits.max_drop:
-        reasons.append(f"the drop of {drop:.3f} {unit} is above the limit of {limits.max_drop:g} {unit}")
+        reasons.append(f"the drop of {drop:.3f}{unit} is above the limit of {limits.max_drop:g}{unit}")
     if limits.min_speedup is not None and latency is not None and not latency.ci95[0] >= limits.min_speedup:
         low, high = latency.ci95
         undecided = " (undecided: the interval contains it)" if high >= limits.min_speedup else ""
@@ -102,12 +103,12 @@ def assemble(
 ) -> Report:
     """The report of a run of the main job."""
     settings = job.settings
-    metric = _metric_facts(settings.metric, job.metric.unit, checked, others)
+    metric = _metric_facts(job, checked, others)
     interrupted = choice.refinement is not None and choice.refinement.interrupted
     assert checked.dense is not None
-    name: Any = settings.metric
-    drop = checked.dense.mean(name) - checked.artifact.mean(name)  # not from the report, where an infinite PSNR is null
-    reasons = missed_limits(settings.limits, job.metric.unit, drop, timed)
+    name = job.metric.name
+    drop = job.metric.drop(checked.dense.mean(name), checked.artifact.mean(name))  # not the report's: there infinity is null
+    reasons = missed_limits(settings.limits, job.metric.difference_unit, drop, timed)
     status: Status = "interrupted" if interrupted else "threshold-missed" if reasons else "ok"
     return Report(
         schema=1,
@@ -117,7 +118,8 @@ def assemble(
             *artifact.notes,
             *checked.notes,
             *_notes(recovered, settings.recover, choice),
-            *_restated(checked, others, settings.metric, job.metric.unit),
+            *_restated(checked, others, name, job.metric.unit),
+            *([job.metric.note] if job.metric.note and choice.search else []),
         ),
         checkpoint=CheckpointFacts(
             file=_given(job.checkpoint), sha256=job.checkpoint.sha256, architecture=job.checkpoint.architecture
@@ -130,7 +132,7 @@ def assemble(
         parity=ParityFacts.model_validate(checked.parity),
         search=_search_facts(settings, choice),
         refine=_refine_facts(choice),
-        data=_data_facts(job.splits),
+        data=_data_facts(job),
         files={path.name: _file_facts(path) for path in sorted(stage.iterdir())},
         command=command(job.checkpoint, settings) if choice.search else None,
         seed=settings.seed,
@@ -156,6 +158,9 @@ def command(checkpoint: Checkpoint, settings: Settings) -> str:
         "--data": (data.source, None),
         "--noise": (data.noise, None),
         "--metric": (settings.metric, default.metric),
+        "--max-images": (data.max_images, None),
+        "--mean": (_listed(data.mean), None),
+        "--std": (_listed(data.std), None),
         "--refine-evals": (settings.refine.evaluations, default.refine.evaluations),
         "--proposer": (settings.refine.proposer, default.refine.proposer),
         "--recover": (settings.recover, default.recover),
@@ -172,6 +177,9 @@ def command(checkpoint: Checkpoint, settings: Settings) -> str:
     for name, coefficient in _coefficients(search.objective).items():
         if coefficient != getattr(usual_objective, name, None):
             words += ["--coefficient", f"{name}={coefficient:g}"]
+    words += ["--selection", str(search.selection)] if search.selection else []
+    for key, chosen in search.backend_options.items():
+        words += ["--backend-option", f"{key}={chosen}"]
     options = settings.checkpoint
     if options.arch:
         words += ["--arch", options.arch]
@@ -181,6 +189,11 @@ def command(checkpoint: Checkpoint, settings: Settings) -> str:
     for pattern in search.ignore:
         words += ["--ignore", pattern]
     return shlex.join(words)
+
+
+def _listed(values: tuple[float, ...] | None) -> str | None:
+    """Numbers as --mean and --std take them."""
+    return None if values is None else ",".join(f"{value:.9g}" for value in values)
 
 
 def _given(checkpoint: Checkpoint) -> str:
@@ -205,6 +218,7 @@ def _notes(recovered: Recovered, asked: str, choice: Choice) -> tuple[str, ...]:
             f"channels are kept {'in any number' if choice.align == 1 else f'in multiples of {choice.align}'}; "
             f"runtimes compute in blocks of up to {BLOCKS[0]}, so --align {BLOCKS[0]} may be faster at the same sparsity"
         )
+    notes += _qpu_notes(choice)
     if choice.kept != choice.refined:
         notes.append("the refined selection was not kept: after repair the search's own was better on the selection images")
     if recovered.level != asked and len(choice.kept):
@@ -214,27 +228,51 @@ def _notes(recovered: Recovered, asked: str, choice: Choice) -> tuple[str, ...]:
     return tuple(notes)
 
 
+def _qpu_notes(choice: Choice) -> list[str]:
+    """What the machine was worth, said plainly: the search has finished its answers with classical means."""
+    found, qpu = choice.search, choice.qpu
+    if found is None or qpu is None or qpu.classical_energy is None:
+        return []
+    here = qpu.classical_energy
+    tolerance = 1e-6 * max(abs(here), abs(found.energy))
+    notes = []
+    if not found.energy < found.greedy_energy - tolerance:
+        notes.append(f"{qpu.solver} did not improve on greedy pruning with descent")
+    if not found.energy < here - tolerance:
+        energies = f"{found.energy:.6g}, classical {here:.6g}"
+        notes.append(f"{qpu.solver} did not improve on the classical solver here ({energies})")
+    if qpu.split:
+        units = sum(block.units for block in qpu.split)
+        sent = sum(block.on_chip for block in qpu.split)
+        notes.append(f"{len(qpu.split)} groups went to the chip in part: {sent} of {units} units, the contested ones")
+    return notes
+
+
 def _restated(checked: Verification, others: Mapping[str, Quality], name: str, unit: str) -> tuple[str, ...]:
     """Re-estimated statistics could have helped the dense network too: that part of the result is not pruning's merit."""
     restated = others.get("dense, re-estimated")
     if restated is None or checked.dense is None:
         return ()
-    before, after = (quality.mean(name) for quality in (checked.dense, restated))  # type: ignore[arg-type]
+    before, after = (quality.mean(name) for quality in (checked.dense, restated))
     return (f"re-estimating them alone takes the dense network from {before:.2f} to {after:.2f} {unit} on the report images",)
 
 
-def _metric_facts(name: str, unit: str, checked: Verification, others: Mapping[str, Quality]) -> MetricFacts:
+def _metric_facts(job: Job, checked: Verification, others: Mapping[str, Quality]) -> MetricFacts:
+    name, task = job.metric.name, job.frame.task
+
     def mean(quality: Quality | None, of: str = name) -> float | None:
-        return None if quality is None else float(quality.mean(of))  # type: ignore[arg-type]
+        return None if quality is None else float(quality.mean(of))
 
     def each(quality: Quality | None) -> tuple[float, ...]:
-        return () if quality is None else tuple(getattr(quality, name))
+        return () if quality is None else quality.per_image[name]
 
+    with_ssim = any(metric.name == "ssim" for metric in job.metrics)
     return MetricFacts(
         name=name,
-        unit=unit,
+        unit=job.metric.unit,
         images=len(checked.images),
-        noisy=mean(checked.noisy),
+        noisy=mean(checked.noisy) if task == "denoising" else None,
+        bicubic=mean(checked.noisy) if task == "super-resolution" else None,
         dense=mean(checked.dense),
         selected=mean(others.get("selected")),
         refined=mean(others.get("refined")),
@@ -242,7 +280,9 @@ def _metric_facts(name: str, unit: str, checked: Verification, others: Mapping[s
         artifact=mean(checked.artifact),
         ssim=SsimFacts(
             dense=mean(checked.dense, "ssim"), slim=mean(checked.slim, "ssim"), artifact=mean(checked.artifact, "ssim")
-        ),
+        )
+        if with_ssim
+        else None,
         per_image=PerImage(
             names=checked.images, dense=each(checked.dense), slim=each(checked.slim), artifact=each(checked.artifact)
         ),
@@ -265,6 +305,7 @@ def _cost_facts(groups: Groups, selection: Selection, artifact: Artifact, dense:
 
 def _search_facts(settings: Settings, choice: Choice) -> SearchFacts:
     found = choice.search
+    proven = found.certificate if found else None
     return SearchFacts(
         backend=settings.search.backend if found else "plan",
         objective=repr(settings.search.objective) if found else "plan",
@@ -274,7 +315,11 @@ def _search_facts(settings: Settings, choice: Choice) -> SearchFacts:
         align=choice.align if found else None,
         energy=found.energy if found else None,
         greedy_energy=found.greedy_energy if found else None,
+        lower_bound=proven.bound if proven else None,
+        relative_gap=proven.relative_gap if proven else None,
+        exact_groups=proven.exact_groups if proven else None,
         trace=tuple(probe._asdict() for probe in found.trace) if found else (),
+        qpu=choice.qpu,
     )
 
 
@@ -285,12 +330,19 @@ def _refine_facts(choice: Choice) -> RefineFacts:
     return RefineFacts(evaluations=result.evaluations, accepted=result.accepted, gain_db=result.gain_db, history=result.history)
 
 
-def _data_facts(images: Splits) -> DataFacts:
+def _data_facts(job: Job) -> DataFacts:
+    images, form = job.splits, job.frame.form
+
     def facts(role: ImageSet) -> SplitFacts:
         return SplitFacts(images=len(role), scenes=len({pair.scene for pair in role.pairs}), sha256=role.sha256)
 
     return DataFacts(
         source=images.source,
+        task=job.frame.task,
+        scale=form.scale,
+        size=form.size,
+        mean=form.mean,
+        std=form.std,
         calibration=facts(images.calibration),
         selection=facts(images.selection),
         report=facts(images.report),

@@ -8,18 +8,22 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from qcompress import latency, seeds
 from qcompress import verify as verification
 from qcompress.assembly import missed_limits
 from qcompress.conversion import Network, load_network
-from qcompress.data import noise, splits
+from qcompress.data.tasks import Task
 from qcompress.errors import InputError, UsageError
 from qcompress.exporters import EXPORTERS
+from qcompress.exporters.runtime import Network as OnnxNetwork
 from qcompress.exporters.runtime import open_onnx
+from qcompress.framing import Run, frame, load_images
 from qcompress.latency import Latency
-from qcompress.metrics import Metric, metric
+from qcompress.markdown import metric_title
+from qcompress.metrics import Metric, companions, metric
 from qcompress.progress import SILENT, Observer
 from qcompress.settings import Settings
 from qcompress.verify import Verification
@@ -32,7 +36,8 @@ class Check:
     """What `verify` found; where there is a reference, its quality is `found.dense` and parity and latency are against it."""
 
     found: Verification
-    metric: Metric
+    metrics: tuple[Metric, ...]  # the first is the one that a limit is for
+    task: Task
     source: str
     latency: Latency | None
     reasons: tuple[str, ...]
@@ -45,12 +50,14 @@ class Check:
     def rows(self) -> list[tuple[str, str, str, str]]:
         """(quantity, reference, artifact, change), as text."""
         rows = []
-        for name, unit, digits in (("psnr", " dB", 2), ("ssim", "", 4)):
-            ours = self.found.artifact.mean(name)  # type: ignore[arg-type]
-            theirs = self.found.dense.mean(name) if self.found.dense else None  # type: ignore[arg-type]
+        for measured in self.metrics:
+            name, digits = measured.name, 2 if measured.unit in ("dB", "%") else 4
+            unit, apart = (f" {text}" if text else "" for text in (measured.unit, measured.difference_unit))
+            ours = self.found.artifact.mean(name)
+            theirs = self.found.dense.mean(name) if self.found.dense else None
             reference = "-" if theirs is None else f"{theirs:.{digits}f}{unit}"
-            change = "-" if theirs is None else f"{ours - theirs:+.{digits}f}{unit}"
-            rows.append((name.upper(), reference, f"{ours:.{digits}f}{unit}", change))
+            change = "-" if theirs is None else f"{ours - theirs:+.{digits}f}{apart}"
+            rows.append((metric_title(name, measured.unit), reference, f"{ours:.{digits}f}{unit}", change))
         rows.append(("ONNX file, bytes", "-", f"{self.found.size_bytes:,}", "-"))
         if self.found.parity:
             rows.append(("largest difference", "-", f"{self.found.parity.max_abs_diff:.2g}", "-"))
@@ -62,8 +69,9 @@ class Check:
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        name: Any = self.metric.name
-        reference = self.found.dense
+        name = self.metrics[0].name
+        reference, noisy = self.found.dense, self.found.noisy
+        baseline = "bicubic" if self.task == "super-resolution" else "noisy"
         return {
             "status": "threshold-missed" if self.reasons else "ok",
             "reasons": list(self.reasons),
@@ -72,15 +80,15 @@ class Check:
             "bytes": self.found.size_bytes,
             "metric": {
                 "name": name,
-                "unit": self.metric.unit,
+                "unit": self.metrics[0].unit,
                 "images": len(self.found.images),
-                "noisy": self.found.noisy.mean(name),
+                baseline: noisy.mean(name) if noisy else None,
                 "reference": reference.mean(name) if reference else None,
                 "artifact": self.found.artifact.mean(name),
             },
             "parity": asdict(self.found.parity) if self.found.parity else None,
             "latency": asdict(self.latency) if self.latency else None,
-            "data": {"source": self.source, "report": list(self.found.images)},
+            "data": {"source": self.source, "task": self.task, "report": list(self.found.images)},
             "notes": list(self.found.notes),
         }
 
@@ -95,52 +103,65 @@ def verify(artifact: Path, reference: Path | None, settings: Settings, *, observ
         UsageError: a limit is set, but there is nothing to compare with.
 
     """
-    measured = metric(settings.metric)
     for name, limit in (("--max-drop", settings.limits.max_drop), ("--min-speedup", settings.limits.min_speedup)):
         if limit is not None and reference is None:
             raise UsageError(
                 f"{name} compares with a reference, and none is given", "--reference CHECKPOINT, FOLDER or FILE.onnx"
             )
-    channels = open_onnx(artifact).input_shape[1:2]
+    opened = open_onnx(artifact)
+    channels = opened.input_shape[1:2]
     if not channels or channels[0] is None:
         raise InputError(f"{artifact}: its input has no fixed number of channels, expected (N, C, H, W)")
     other: Path | Network | None = reference
     if reference is not None and not _is_onnx(reference):
         other = load_network(reference, settings.checkpoint)
-    data = settings.data
+    stride = other.stride if isinstance(other, Network) else 1
     with observer.stage("images"):
-        images = splits.load(
-            data.source,
-            noise=noise.parse(data.noise) if data.noise else None,
-            channels=channels[0],
-            stride=other.stride if isinstance(other, Network) else 1,
-            seed=settings.seed,
-            max_images=data.max_images,
-        )
+        framed = frame(_runner(opened), channels[0], stride, settings.data, settings.verify.size)
+        measured = companions(metric(settings.metric, framed.task, framed.form.scale), framed.task)
+        images = load_images(framed, settings.data, channels[0], stride, settings.seed)
     observer.say(f"images: {images.source}")
     with observer.stage("verification"):
         network = other.model if isinstance(other, Network) else other
-        found = verification.verify_onnx(artifact, images.report, reference=network)
+        found = verification.verify_onnx(artifact, images.report, reference=network, metrics=measured)
     timed = None
     if other is not None:
         with observer.stage("latency"):
-            timed = _time(artifact, other, settings, channels[0])
-    drop = found.dense.mean(measured.name) - found.artifact.mean(measured.name) if found.dense else 0.0  # type: ignore[arg-type]
-    return Check(found, measured, images.source, timed, missed_limits(settings.limits, measured.unit, drop, timed))
+            timed = _time(artifact, other, settings, framed.example_shape)
+    first = measured[0]
+    drop = first.drop(found.dense.mean(first.name), found.artifact.mean(first.name)) if found.dense else 0.0
+    missed = missed_limits(settings.limits, first.difference_unit, drop, timed)
+    return Check(found, measured, framed.task, images.source, timed, missed)
 
 
-def _time(artifact: Path, other: Path | Network, settings: Settings, channels: int) -> Latency:
+def _runner(network: OnnxNetwork) -> Run:
+    """The file as what `frame` runs."""
+
+    def run(shape: tuple[int, ...]) -> tuple[int, ...] | None:
+        fixed = network.input_shape
+        if len(fixed) != len(shape) or any(
+            wanted not in (None, size) for wanted, size in zip(fixed[1:], shape[1:], strict=True)
+        ):
+            return None
+        try:
+            return (shape[0], *network(np.zeros((fixed[0] or 1, *shape[1:]), np.float32)).shape[1:])
+        except InputError:
+            return None
+
+    return run
+
+
+def _time(artifact: Path, other: Path | Network, settings: Settings, example_shape: tuple[int, ...]) -> Latency:
     """The reference against the artifact, at the artifact's own size where that is fixed."""
     with ExitStack() as stack:
         if isinstance(other, Network):
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            example = torch.zeros(other.example_shape(settings.verify.size))
+            example = torch.zeros(example_shape)
             path = EXPORTERS["onnx"](other.model, example, folder / "reference.onnx", opset=18, dynamic=True, metadata={}).path
         else:
             path = other
         fixed = open_onnx(artifact).input_shape
-        side = settings.verify.size
-        shape = (fixed[0] or 1, channels, fixed[2] or side, fixed[3] or side)
+        shape = tuple(size or wanted for size, wanted in zip(fixed, example_shape, strict=True))
         image = seeds.stream(settings.seed, "latency input").random(shape, dtype="float32")
         options = settings.verify
         return latency.compare(

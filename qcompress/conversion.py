@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from qcompress import checkpoints, factories, plans, slim_folder
+from qcompress import factories, loading, plans, slim_folder
 from qcompress._version import __version__
 from qcompress.checkpoints import square_input
 from qcompress.errors import InputError, UsageError
@@ -45,9 +45,10 @@ def load_network(source: Path, options: CheckpointOptions) -> Network:
         plan = plans.read(source / "plan.json")
         model = slim_folder.load(source, arch=options.arch)
         channels, stride = factories.probe_input(model)
+        factories.check_output(model, channels, stride, str(source))
         origin = {"architecture": plan.checkpoint.architecture, "checkpoint_sha256": plan.checkpoint.sha256}
         return Network(model, channels, stride, origin | {"plan_sha256": plan.sha256})
-    found = checkpoints.load(source, arch=options.arch, arch_args=options.arch_args, trust_pickle=options.trust_pickle)
+    found = loading.load(source, arch=options.arch, arch_args=options.arch_args, trust_pickle=options.trust_pickle)
     origin = {"architecture": found.architecture, "checkpoint_sha256": found.sha256}
     return Network(found.model, found.channels, found.stride, origin)
 

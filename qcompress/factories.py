@@ -13,9 +13,9 @@ import torch
 from pydantic import JsonValue
 from torch import nn
 
-from qcompress.errors import ArchitectureError, QCompressError
+from qcompress.errors import ArchitectureError, CheckpointError, QCompressError
 
-__all__ = ["importable_from_here", "is_factory", "make", "probe_input"]
+__all__ = ["check_output", "importable_from_here", "is_factory", "make", "probe_input"]
 
 _STRIDES = (1, 2, 4, 8, 16, 32)
 
@@ -95,6 +95,27 @@ def probe_input(module: nn.Module) -> tuple[int, int]:
             if _takes(module, channels, stride):
                 return channels, stride
     return candidates[0], 1
+
+
+def check_output(module: nn.Module, channels: int, stride: int, name: str) -> None:
+    """Refuse a network whose output is not finite on an ordinary picture, finite though its weights are.
+
+    Nothing is said of a network that does not take an image of `channels`, or does not return one tensor.
+
+    Raises:
+        CheckpointError: NaN or infinity in the output, as negative variances or huge weights make.
+
+    """
+    side = stride * -(-40 // stride)
+    picture = torch.linspace(0, 1, channels * side * side).reshape(1, channels, side, side)
+    try:
+        with torch.no_grad():
+            output = module(picture)
+    except Exception:  # foreign code: any failure says that this is not an image network
+        return
+    if isinstance(output, torch.Tensor) and output.is_floating_point() and not bool(torch.isfinite(output).all()):
+        message = f"{name}: the network's output is NaN or infinite"
+        raise CheckpointError(message, "the training diverged or the file is damaged: use an earlier checkpoint")
 
 
 def _told(error: Exception) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from qcompress import checkpoints, tracing
+from qcompress import loading, tracing
 from qcompress.groups import Groups, KeptWhole
 from qcompress.settings import CheckpointOptions
 
@@ -87,7 +87,7 @@ def inspect(
 
     With `compare`, every group has Torch-Pruning's opinion beside it: see `second_opinion`.
     """
-    checkpoint = checkpoints.load(path, arch=options.arch, arch_args=options.arch_args, trust_pickle=options.trust_pickle)
+    checkpoint = loading.load(path, arch=options.arch, arch_args=options.arch_args, trust_pickle=options.trust_pickle)
     example = torch.zeros(checkpoint.example_shape(size))
     groups = tracing.trace(checkpoint.model, example, ignore=ignore)
     opinions = _opinions(checkpoint.model, example, groups) if compare else {}

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from qcompress.reports import CostPair, LatencyFacts, MetricFacts, Report
+from qcompress.reports import CostPair, LatencyFacts, MetricFacts, QpuFacts, Report, SearchFacts
+from qcompress.visible import visible
 
-__all__ = ["code_block", "escape", "headline", "summary_rows", "to_markdown"]
+__all__ = ["code_block", "escape", "headline", "metric_title", "summary_rows", "to_markdown"]
 
+_TITLES = {"ssim": "SSIM", "top1": "top-1 accuracy", "miou": "mean IoU"}
 _BAR = 16  # characters of a full bar
 
 
@@ -18,7 +20,7 @@ def escape(text: str) -> str:
     >>> print(escape("a_b|<i>.png"))
     a\_b\|&lt;i&gt;.png
     """
-    text = _visible(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("@", "&#64;")
+    text = visible(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("@", "&#64;")
     text = text.replace("://", "&#58;//").replace("www.", "www&#46;")  # what would become a link by itself
     text = re.sub(r"([\\`*_{}\[\]|~$!])", r"\\\1", text)
     return re.sub(r"^(\s*)([-+=#:]|\d+(?=[.)](\s|$)))", _begin_as_text, text)
@@ -27,7 +29,7 @@ def escape(text: str) -> str:
 def code_block(text: str) -> str:
     """`text` in a fence longer than any run of backticks in it, without characters that move the cursor."""
     fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
-    return f"{fence}\n{_visible(text)}\n{fence}"
+    return f"{fence}\n{visible(text)}\n{fence}"
 
 
 def headline(report: Report) -> str:
@@ -43,6 +45,15 @@ def headline(report: Report) -> str:
     if report.parity is not None and not report.parity.passed:
         parts.append("but the ONNX file does not compute what PyTorch computes")
     return ", ".join(parts)
+
+
+def metric_title(name: str, unit: str) -> str:
+    """A metric as people call it.
+
+    >>> metric_title("psnr", "dB"), metric_title("top1", "%")
+    ('PSNR', 'top-1 accuracy')
+    """
+    return _TITLES.get(name, name.upper() if unit == "dB" else name)
 
 
 def summary_rows(report: Report) -> list[tuple[str, str, str, str]]:
@@ -83,8 +94,9 @@ def _verdict(report: Report) -> Iterator[str]:
 
 def _quality_notes(report: Report) -> Iterator[str]:
     metric, latency, parity = report.metric, report.latency, report.parity
-    stages = [("noisy input", metric.noisy), ("dense", metric.dense), ("selected", metric.selected)]
-    stages += [("refined", metric.refined), ("slim, repaired", metric.slim), ("ONNX file", metric.artifact)]
+    stages = [("noisy input", metric.noisy), ("bicubic", metric.bicubic), ("dense", metric.dense)]
+    stages += [("selected", metric.selected), ("refined", metric.refined)]
+    stages += [("slim, repaired", metric.slim), ("ONNX file", metric.artifact)]
     steps = ", ".join(f"{name} {_value(value, metric)}" for name, value in stages if value is not None)
     yield f"{_metric_name(metric)} on {metric.images} images that no stage has seen: {steps}."
     if latency is not None:
@@ -120,16 +132,36 @@ def _bar(kept: int, total: int) -> str:
     return "█" * full + "░" * (_BAR - full)
 
 
+def _proven(search: SearchFacts) -> str:
+    """What the lower bound says of the energy, and whether the search was worth more than greedy pruning."""
+    if search.energy is None or search.lower_bound is None:
+        return ""
+    bound = _plain(search.lower_bound, 4)
+    if search.relative_gap == 0:
+        text = ", proven the optimum"
+    elif search.relative_gap is None:
+        text = f", no lower than {bound} for any selection"
+    else:
+        share = f"{100 * search.relative_gap:.2g} %"
+        text = f", proven within {share} of the optimum (bound {bound}; 100 % is a random selection)"
+    if search.greedy_energy is not None and not search.energy < search.greedy_energy - 1e-9 * abs(search.greedy_energy):
+        text += "; the solver did not improve on greedy pruning"
+    return text
+
+
 def _method(report: Report) -> Iterator[str]:
     search, refine, data = report.search, report.refine, report.data
     text = f"Objective {escape(search.objective)}, solver {escape(search.backend)}, energy {_plain(search.energy, 4)}"
     if search.greedy_energy is not None:
         text += f" (greedy {_plain(search.greedy_energy, 4)})"
+    text += _proven(search)
     yield text + "."
+    if search.qpu is not None:
+        yield from _qpu(search.qpu)
     if refine is not None:
         yield (
             f"Refinement: {_plain(refine.evaluations, 0)} evaluations, {refine.accepted} improvements, "
-            f"{_signed(refine.gain_db, 3)} dB on the selection images."
+            f"{_signed(refine.gain_db, 3)}{_difference_unit(report.metric)} on the selection images."
         )
     roles = (("calibration", data.calibration), ("selection", data.selection), ("report", data.report))
     rows = ((name, str(split.images), f"`{split.sha256[:16]}`") for name, split in roles)
@@ -137,12 +169,47 @@ def _method(report: Report) -> Iterator[str]:
     yield _table(("role", "images", "hash"), rows)
 
 
+def _qpu(qpu: QpuFacts) -> Iterator[str]:
+    chip = f" ({escape(qpu.topology)}, graph {escape(qpu.graph_id or '-')})" if qpu.topology else ""
+    text = (
+        f"{escape(qpu.solver)}{chip}: {qpu.submissions} submissions of {qpu.reads} reads, "
+        f"{_plain(qpu.access_s, 3)} s of machine time (estimated {_plain(qpu.estimated_s, 3)} s)"
+    )
+    if qpu.qubits is not None:
+        text += f", up to {qpu.qubits} qubits, chains of up to {qpu.longest_chain}, {_percent(qpu.chain_break_fraction)} broken"
+    if qpu.bits is not None:
+        text += (
+            f"; {qpu.bits} bits of precision are an error of {_percent(qpu.coefficient_error)} on the couplings and cost "
+            f"{_percent(qpu.precision_loss)} of the energy"
+        )
+    yield f"{text}. The classical solver here reaches energy {_plain(qpu.classical_energy, 4)}."
+    columns = ("model", "start", "raw", "polished", "annealed here", "chain breaks", "seconds")
+    rows = (
+        (
+            str(number),
+            *(_plain(energy, 4) for energy in (probe.start, probe.raw, probe.polished, probe.classical)),
+            _percent(probe.chain_break_fraction),
+            _plain(probe.access_s, 3),
+        )
+        for number, probe in enumerate(qpu.probes, start=1)
+    )
+    if qpu.probes:
+        yield _table(columns, rows)
+    if qpu.split:
+        split = ((escape(block.block), str(block.units), str(block.on_chip)) for block in qpu.split)
+        yield _table(("group", "units", "on the chip"), split)
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.2g} %"
+
+
 def _reproduction(report: Report) -> Iterator[str]:
     if report.command is not None:
         yield code_block(report.command)
     yield f"Seed {report.seed}; {', '.join(f'{escape(name)} {escape(version)}' for name, version in report.versions.items())}."
-    hashes = [(escape(report.checkpoint.file), f"`{_visible(report.checkpoint.sha256)}`")]
-    hashes += [(escape(name), f"`{_visible(facts.sha256)}`") for name, facts in report.files.items()]
+    hashes = [(escape(report.checkpoint.file), f"`{visible(report.checkpoint.sha256)}`")]
+    hashes += [(escape(name), f"`{visible(facts.sha256)}`") for name, facts in report.files.items()]
     yield _table(("file", "sha256"), hashes, numeric=False)
     if report.timings_s:
         yield "Seconds: " + ", ".join(f"{escape(name)} {_plain(value, 1)}" for name, value in report.timings_s.items()) + "."
@@ -169,11 +236,11 @@ def _cost_row(name: str, pair: CostPair) -> tuple[str, str, str, str]:
 
 def _metric_row(name: str, dense: float | None, slim: float | None, metric: MetricFacts) -> tuple[str, str, str, str]:
     change = _change(dense, slim, _digits(metric))
-    return name, _value(dense, metric), _value(slim, metric), change if change == "-" else f"{change}{_unit(metric)}"
+    return name, _value(dense, metric), _value(slim, metric), change if change == "-" else f"{change}{_difference_unit(metric)}"
 
 
 def _metric_name(metric: MetricFacts) -> str:
-    return metric.name.upper()
+    return metric_title(metric.name, metric.unit)
 
 
 def _last_metric(metric: MetricFacts) -> float | None:
@@ -183,11 +250,15 @@ def _last_metric(metric: MetricFacts) -> float | None:
 
 
 def _digits(metric: MetricFacts) -> int:
-    return 2 if metric.unit == "dB" else 4
+    return 2 if metric.unit in ("dB", "%") else 4
 
 
 def _unit(metric: MetricFacts) -> str:
     return f" {metric.unit}" if metric.unit else ""
+
+
+def _difference_unit(metric: MetricFacts) -> str:
+    return " points" if metric.unit == "%" else _unit(metric)
 
 
 def _value(value: float | None, metric: MetricFacts) -> str:
@@ -224,11 +295,6 @@ def _signed(value: float | None, digits: int) -> str:
 
 def _scientific(value: float | None) -> str:
     return "not a number" if value is None else f"{value:.1e}"
-
-
-def _visible(text: str) -> str:
-    """Control, bidirectional and other invisible characters as their escapes."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def _begin_as_text(match: re.Match[str]) -> str:

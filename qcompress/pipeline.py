@@ -10,17 +10,18 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from qcompress import assembly, checkpoints, latency, plans, qubo, scoring, seeds, slim_folder, surgery, tracing
+from qcompress import assembly, choosing, latency, loading, offline, plans, qubo, seeds, slim_folder, surgery, tracing
 from qcompress import verify as verification
 from qcompress.alignment import Alignment
 from qcompress.budgets import Budget, budget
 from qcompress.checkpoints import Checkpoint
-from qcompress.data import noise, splits
 from qcompress.data.images import CalibrationCrops, SelectionCrops, Splits
 from qcompress.errors import ExportError, UsageError
 from qcompress.exporters import EXPORTERS, Artifact
+from qcompress.framing import Frame, frame, frame_of, load_images, runner
 from qcompress.groups import Groups
-from qcompress.metrics import Metric, metric
+from qcompress.metrics import Metric, companions, metric
+from qcompress.offline import SelectionFile
 from qcompress.output import claim, staging
 from qcompress.plans import Plan
 from qcompress.progress import SILENT, Observer, Stopwatch
@@ -30,14 +31,16 @@ from qcompress.refine.contract import RefineProgress, RefineResult
 from qcompress.refine.loop import refine
 from qcompress.refine.objective import SlicedMetric
 from qcompress.refine.proposers import proposer
-from qcompress.reports import Report
-from qcompress.search import SearchResult, to_capacity
+from qcompress.reports import QpuFacts, Report
+from qcompress.search import SearchResult
+from qcompress.searching import Found, check_backend
 from qcompress.selection import Selection
-from qcompress.settings import Settings
-from qcompress.solvers import solver
+from qcompress.settings import CheckpointOptions, Settings
+from qcompress.solving import found_of
 
 __all__ = ["Choice", "Job", "Result", "apply", "choose", "finish", "prepare", "prune", "repair"]
 
+_CALIBRATION_CROPS, _SELECTION_CROPS, _LABELLED = 48, 16, 256  # unless the settings say otherwise
 INTERRUPTED = 130  # what shells report for a process ended by Ctrl-C
 
 
@@ -50,24 +53,32 @@ class Job:
     model: nn.Module
     groups: Groups
     splits: Splits
+    frame: Frame
     metric: Metric
     watch: Stopwatch
 
     def calibration(self) -> CalibrationCrops:
         """The calibration crops of the run, on its device; the same at every call."""
         data, rng = self.settings.data, seeds.stream(self.settings.seed, "calibration crops")
-        return self.splits.calibration.crops(self._crop, data.calibration_crops, rng).to(self.settings.device)
+        count = data.calibration_crops or (_LABELLED if self.frame.task == "classification" else _CALIBRATION_CROPS)
+        return self.splits.calibration.crops(self._crop, count, rng).to(self.settings.device)
 
     def selection(self) -> SelectionCrops:
         """The crops that the refinement measures on, on the device of the run; the same at every call."""
         data, rng = self.settings.data, seeds.stream(self.settings.seed, "selection crops")
-        return self.splits.selection.crops(self._crop, data.selection_crops, rng).to(self.settings.device)
+        count = data.selection_crops or (_LABELLED if self.frame.task == "classification" else _SELECTION_CROPS)
+        return self.splits.selection.crops(self._crop, count, rng).to(self.settings.device)
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """The metric of the run, and what is reported beside it."""
+        return companions(self.metric, self.frame.task)
 
     @property
     def _crop(self) -> int:
-        """Side of the crops: as set, or less where an image is smaller; a multiple of the stride."""
+        """Side of the input's crops: as set for the output, or less where an image is smaller; a multiple of the stride."""
         images = (*self.splits.calibration.pairs, *self.splits.selection.pairs)
-        side = min(self.settings.data.crop, *(min(pair.clean.shape[1:]) for pair in images))
+        side = min(self.settings.data.crop // self.frame.form.scale, *(min(pair.input.shape[1:]) for pair in images))
         return max(int(side) // self.checkpoint.stride, 1) * self.checkpoint.stride
 
 
@@ -75,7 +86,7 @@ class Job:
 class Choice:
     """Which units go: as the search chose, after the refinement, and what was kept of the two once both were repaired.
 
-    `search` is None where a plan was applied again.
+    `search` is None where a plan was applied again. `qpu` says what a backend elsewhere did.
     """
 
     selected: Selection
@@ -84,6 +95,7 @@ class Choice:
     align: int = 1
     search: SearchResult | None = None
     refinement: RefineResult | None = None
+    qpu: QpuFacts | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,9 +113,16 @@ class Result:
 
 
 def prune(
-    checkpoint: str | Path, settings: Settings | None = None, *, out: str | Path | None = None, observer: Observer = SILENT
+    checkpoint: str | Path | Checkpoint,
+    settings: Settings | None = None,
+    *,
+    images: Splits | None = None,
+    out: str | Path | None = None,
+    observer: Observer = SILENT,
 ) -> Result:
     """The main job: choose units, remove them, repair, export, verify; writes the slim folder and its report.
+
+    `images` take the place of those that the settings name.
 
     Ctrl-C during the refinement ends it there; the best selection so far is finished and written.
 
@@ -112,12 +131,19 @@ def prune(
 
     """
     settings = settings or Settings()
-    folder = claim(Path(out) if out else default_folder(Path(checkpoint)))
-    search = settings.search
+    search, known = settings.search, None
+    if search.selection is None:
+        check_backend(search)
+    else:
+        known = offline.read_selection(search.selection)
+        settings = _as_asked(settings, known)
+    source = checkpoint if isinstance(checkpoint, Checkpoint) else Path(checkpoint)
+    folder = claim(Path(out) if out else default_folder(source.path if isinstance(source, Checkpoint) else source))
     job = prepare(
-        Path(checkpoint), settings, observer, check=lambda groups: _alignment(_budget(groups, settings), search.align)
+        source, settings, observer, images=images, check=lambda groups: _alignment(_budget(groups, settings), search.align)
     )
-    choice, recovered = repair(job, choose(job, _budget(job.groups, settings)))
+    given = None if known is None else found_of(known, job.groups.space, job.checkpoint.sha256)
+    choice, recovered = repair(job, choose(job, _budget(job.groups, settings), folder=folder, given=given))
     plan = Plan.of(
         slim_folder.source_of(job.checkpoint),
         job.groups,
@@ -125,8 +151,9 @@ def prune(
         budget=settings.budget,
         sparsity=settings.sparsity,
         objective=qubo.name_of(search.objective),
-        backend=search.backend,
+        backend=search.backend if known is None else known.backend,
         seed=settings.seed,
+        ignore=search.ignore,
     )
     return finish(job, choice, recovered, plan, folder)
 
@@ -148,7 +175,9 @@ def apply(
     path = Path(plan)
     known = plans.read(path / "plan.json" if path.is_dir() else path)
     folder = claim(Path(out) if out else default_folder(Path(checkpoint)))
-    job = prepare(Path(checkpoint), settings or Settings(), observer, size=known.example_shape[-1])
+    asked = settings or Settings()
+    search = replace(asked.search, ignore=known.ignore or asked.search.ignore, floor=max(known.floor, asked.search.floor))
+    job = prepare(Path(checkpoint), replace(asked, search=search), observer, size=known.example_shape[-1])
     slim_folder.apply(known, job.checkpoint)  # raises where the plan is of another checkpoint
     selection = known.selection(job.groups.space)
     choice, recovered = repair(job, Choice(selection, selection, selection))
@@ -165,42 +194,50 @@ def default_folder(checkpoint: Path) -> Path:
 
 
 def prepare(
-    path: Path,
+    source: Path | Checkpoint,
     settings: Settings,
     observer: Observer,
     *,
     size: int | None = None,
+    images: Splits | None = None,
     check: Callable[[Groups], object] | None = None,
 ) -> Job:
     """Loads the checkpoint, traces it at the latency input's size (or `size`), reads the images.
 
-    `check` may raise for groups that will not do, before the images are read.
+    A checkpoint and images that are there already are taken as they are. `check` may raise for groups that will not do, before
+    the images are read.
     """
     watch = Stopwatch(observer)
-    options, source = settings.checkpoint, settings.data
+    data = settings.data
     _check_device(settings.device)
     with watch.stage("checkpoint"):
-        checkpoint = checkpoints.load(path, arch=options.arch, arch_args=options.arch_args, trust_pickle=options.trust_pickle)
+        checkpoint = source if isinstance(source, Checkpoint) else _loaded(source, settings.checkpoint)
+        run, side = runner(checkpoint.model), size or settings.verify.size
+        if images is None:
+            found = frame(run, checkpoint.channels, checkpoint.stride, data, side)
+        else:
+            found = frame_of(run, images, checkpoint.stride, data, side)
+        measured = metric(settings.metric, found.task, found.form.scale)
     with watch.stage("coupled groups") as advance:
-        example = torch.zeros(checkpoint.example_shape(size or settings.verify.size))
+        example = torch.zeros(found.example_shape)
         groups = tracing.trace(checkpoint.model, example, ignore=settings.search.ignore, floor=settings.search.floor)
         advance(1, f"{len(groups.space)} units in {len(groups.groups)} groups")
     if check is not None:
         check(groups)
     with watch.stage("images") as advance:
-        images = splits.load(
-            source.source,
-            noise=noise.parse(source.noise) if source.noise else None,
-            channels=checkpoint.channels,
-            stride=checkpoint.stride,
-            seed=settings.seed,
-            max_images=source.max_images,
-        )
+        if images is None:
+            images = load_images(found, data, checkpoint.channels, checkpoint.stride, settings.seed)
         roles = (images.calibration, images.selection, images.report)
         advance(1, "{} calibration, {} selection, {} report".format(*map(len, roles)))
     observer.say(f"images: {images.source}")
+    for note in checkpoint.notes:
+        observer.say(f"note: {note}")
     model = checkpoint.model.to(settings.device)
-    return Job(settings, checkpoint, model, groups, images, metric(settings.metric), watch)
+    return Job(settings, checkpoint, model, groups, images, found, measured, watch)
+
+
+def _loaded(path: Path, options: CheckpointOptions) -> Checkpoint:
+    return loading.load(path, arch=options.arch, arch_args=options.arch_args, trust_pickle=options.trust_pickle)
 
 
 def _check_device(name: str) -> None:
@@ -209,6 +246,13 @@ def _check_device(name: str) -> None:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0].split(":")[0]
         raise UsageError(f"device {name!r} cannot be used: {reason}", "--device cpu works everywhere") from error
+
+
+def _as_asked(settings: Settings, known: SelectionFile) -> Settings:
+    """The settings with the budget, share and backend that the selection was found for and with."""
+    ask = known.ask
+    search = replace(settings.search, align=ask.align, backend=known.backend, backend_options={})
+    return replace(settings, budget=ask.budget, sparsity=ask.sparsity, search=search)
 
 
 def _budget(groups: Groups, settings: Settings) -> Budget:
@@ -228,40 +272,40 @@ def _feasible(selection: Selection, target: Budget, alignment: Alignment) -> boo
     return alignment.allows(counts) and bool(target.capacity(counts) >= target.target)
 
 
-def choose(job: Job, target: Budget) -> Choice:
-    """Scores the units, solves the QUBO at the budget, refines the answer on the true metric."""
+def choose(job: Job, target: Budget, *, folder: Path | None = None, given: Found | None = None) -> Choice:
+    """Scores the units, solves the QUBO at the budget, refines the answer on the true metric.
+
+    `given` takes the place of scores and search. Where the backend fails, the scores are kept in `folder`.
+    """
     settings, search = job.settings, job.settings.search
     alignment = _alignment(target, search.align)
     candidates = proposer(settings.refine.proposer, inside=alignment.align > 1)
-    with job.watch.stage("scores", 1.0) as advance:
-        scores = scoring.score(job.model, job.groups, job.calibration(), job.metric.loss, progress=advance)
-    with job.watch.stage("capacity search") as advance:
-        problem = qubo.formulate(search.objective, scores)
-        found = to_capacity(problem, target, solver(search.backend), settings.seed, reads=search.reads, align=alignment.align)
-        blocks = f", kept in multiples of {alignment.align}" if alignment.align > 1 else ""
-        advance(1, f"{len(found.selection)} units, energy {found.energy:.4f}, greedy {found.greedy_energy:.4f}{blocks}")
-    if not settings.refine.evaluations or not len(found.selection):
-        return Choice(found.selection, found.selection, found.selection, alignment.align, found)
+    found = choosing.find(job, target, alignment, folder) if given is None else given
+    selected = found.search.selection
+    chosen = Choice(selected, selected, selected, alignment.align, found.search, None, found.qpu)
+    if not settings.refine.evaluations or not len(selected):
+        return chosen
 
     with job.watch.stage("refinement", settings.refine.evaluations) as advance:
 
         def show(state: RefineProgress) -> None:
             gain = f"{state.best - state.start_value:+.3f}"
-            advance(state.evaluations, f"{state.best:.3f} {job.metric.unit} ({gain} on the selection images)")
+            best = state.best if job.metric.higher_is_better else -state.best
+            advance(state.evaluations, f"{best:.3f} {job.metric.unit} ({gain} on the selection images)")
 
         result = refine(
             SlicedMetric(job.model, job.groups, job.selection(), job.metric),
-            found.selection,
+            selected,
             evaluations=settings.refine.evaluations,
             seed=settings.seed,
             feasible=lambda s: _feasible(s, target, alignment),
-            surrogate=problem.energy,
+            surrogate=None if found.problem is None else found.problem.energy,
             proposer=candidates,
             progress=show,
         )
     if result.interrupted:
         job.watch.say("interrupted: finishing with the best selection so far (Ctrl-C again to give up)")
-    return Choice(found.selection, result.selection, result.selection, alignment.align, found, result)
+    return replace(chosen, refined=result.selection, kept=result.selection, refinement=result)
 
 
 def repair(job: Job, choice: Choice) -> tuple[Choice, Recovered]:
@@ -275,7 +319,7 @@ def repair(job: Job, choice: Choice) -> tuple[Choice, Recovered]:
         for number, selection in enumerate(candidates):
             cuts = job.groups.cuts(selection)
             cut = surgery.slim(job.model, cuts)
-            surgery.check(job.model, job.groups, selection, cut, job.calibration().noisy[:2])
+            surgery.check(job.model, job.groups, selection, cut, job.calibration().inputs[:2])
             recovered = recover_best(
                 job.settings.recover,
                 job.model,
@@ -302,19 +346,20 @@ def finish(job: Job, choice: Choice, recovered: Recovered, plan: Plan, folder: P
         slim_folder.save(stage, plan, slim)
         artifact, dense = _export_both(job, slim, plan, stage, Path(scratch))
         with job.watch.stage("verification"):
-            checked = verification.verify(artifact.path, reference=slim, dense=job.model, report=job.splits.report)
+            checked = verification.verify(
+                artifact.path, reference=slim, dense=job.model, report=job.splits.report, metrics=job.metrics
+            )
             if checked.parity is None or not checked.parity.passed:
                 raise ExportError(f"the ONNX file differs from the PyTorch network: {checked.parity}", "report this, please")
             others = {
-                name: verification.measure(surgery.slim(job.model, job.groups.cuts(selection)), job.splits.report)
+                name: verification.measure(surgery.slim(job.model, job.groups.cuts(selection)), job.splits.report, job.metrics)
                 for name, selection in (("selected", choice.selected), ("refined", choice.refined))
             }
             if recovered.batchnorm_reestimated:
                 restated = reestimate_batchnorm(job.model, job.calibration().to("cpu"))
-                others["dense, re-estimated"] = verification.measure(restated, job.splits.report)
+                others["dense, re-estimated"] = verification.measure(restated, job.splits.report, job.metrics)
         with job.watch.stage("latency"):
-            shape = job.checkpoint.example_shape(job.settings.verify.size)
-            image = seeds.stream(job.settings.seed, "latency input").random(shape, dtype="float32")
+            image = seeds.stream(job.settings.seed, "latency input").random(job.frame.example_shape, dtype="float32")
             timed = latency.compare(
                 dense.path,
                 artifact.path,
@@ -331,7 +376,7 @@ def finish(job: Job, choice: Choice, recovered: Recovered, plan: Plan, folder: P
 def _export_both(job: Job, slim: nn.Module, plan: Plan, stage: Path, scratch: Path) -> tuple[Artifact, Artifact]:
     """The slim ONNX file, and the dense one to compare with (which is not kept)."""
     options, metadata = job.settings.export, assembly.onnx_metadata(job.checkpoint, plan)
-    example = torch.zeros(job.checkpoint.example_shape(job.settings.verify.size))
+    example = torch.zeros(job.frame.example_shape)
     write = EXPORTERS["onnx"]
     with job.watch.stage("export"):
         artifact = write(slim, example, stage / "model.onnx", opset=options.opset, dynamic=options.dynamic, metadata=metadata)

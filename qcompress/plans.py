@@ -7,9 +7,19 @@ import json
 import re
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 from pydantic_core import from_json
 
 from qcompress._version import __version__
@@ -23,6 +33,7 @@ __all__ = ["Plan", "PlanCut", "PlanGroup", "Source", "read", "write"]
 SCHEMA = 1
 _LARGEST_BYTES = 16 * 2**20
 _AGAIN = "make it again with qcompress prune"
+_LATER: dict[str, Any] = {"ignore": [], "floor": 1}  # fields that plans of earlier versions lack
 
 
 def _ascending(channels: tuple[int, ...]) -> tuple[int, ...]:
@@ -31,14 +42,20 @@ def _ascending(channels: tuple[int, ...]) -> tuple[int, ...]:
     return channels
 
 
+def _printable(name: str) -> str:
+    if not name.isprintable():
+        raise ValueError("must be printable")
+    return name
+
+
 def _finite(arguments: dict[str, JsonValue]) -> dict[str, JsonValue]:
     json.dumps(arguments, allow_nan=False)
     return arguments
 
 
 Channels = Annotated[tuple[Annotated[int, Field(ge=0, lt=2**20)], ...], AfterValidator(_ascending)]
-Name = Annotated[str, Field(min_length=1, max_length=500, pattern=r"^[^\x00-\x1f\x7f]+$")]
-Word = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Name = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(_printable)]
+Word = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]
 
 
 class _Record(BaseModel):
@@ -48,7 +65,7 @@ class _Record(BaseModel):
 class Source(_Record):
     """The checkpoint that a plan is for: its file's name (no folder) and hash, and how its network is built."""
 
-    file: Annotated[str, Field(max_length=255, pattern=r"^[^/\\\x00-\x1f\x7f]+$")]
+    file: Annotated[str, Field(max_length=255, pattern=r"^[^/\\]+$"), AfterValidator(_printable)]
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     architecture: Word
     arguments: Annotated[dict[str, JsonValue], Field(max_length=100), AfterValidator(_finite)]
@@ -88,6 +105,14 @@ class Plan(_Record):
     objective: Word
     backend: Word
     seed: Annotated[int, Field(ge=0, lt=2**63)]
+    ignore: Annotated[tuple[Word, ...], Field(max_length=1000)] = ()
+    floor: Annotated[int, Field(ge=1, le=2**20)] = 1
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Fields that came later are written where they say something, so that earlier plans keep their hash."""
+        data: dict[str, Any] = handler(self)
+        return {name: value for name, value in data.items() if not (name in _LATER and value == _LATER[name])}
 
     @classmethod
     def of(
@@ -101,8 +126,12 @@ class Plan(_Record):
         objective: str,
         backend: str,
         seed: int,
+        ignore: tuple[str, ...] = (),
     ) -> Plan:
-        """The plan that prunes `selection` from the network of `groups`; the rest says how it was chosen."""
+        """The plan that prunes `selection` from the network of `groups`; the rest says how it was chosen.
+
+        `ignore` holds the patterns that the groups were traced with.
+        """
         cuts = {name: PlanCut(kept_out=cut.kept_out, kept_in=cut.kept_in) for name, cut in groups.cuts(selection).items()}
         return cls(
             tool=f"qcompress {__version__}",
@@ -115,6 +144,8 @@ class Plan(_Record):
             objective=objective,
             backend=backend,
             seed=seed,
+            ignore=ignore,
+            floor=groups.floor,
         )
 
     @property

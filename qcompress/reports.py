@@ -22,9 +22,12 @@ __all__ = [
     "MetricFacts",
     "ParityFacts",
     "PerImage",
+    "ProbeFacts",
+    "QpuFacts",
     "RefineFacts",
     "Report",
     "SearchFacts",
+    "SplitBlockFacts",
     "SplitFacts",
     "SsimFacts",
     "Status",
@@ -46,7 +49,13 @@ def _plain(value: object) -> object:
     return float(f"{value:.{_DIGITS}g}") if math.isfinite(value) else None
 
 
+def _encodable(value: object) -> object:
+    """Text as UTF-8 can hold it: a file's name may have bytes that are no characters, which come out as escapes."""
+    return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
+
+
 Number = Annotated[float | None, BeforeValidator(_plain)]
+Text = Annotated[str, BeforeValidator(_encodable)]
 Scalar = bool | int | Number | str
 
 
@@ -59,7 +68,7 @@ class _Facts(BaseModel):
 class CheckpointFacts(_Facts):
     """What was pruned. `file` is the name or path the user gave."""
 
-    file: str
+    file: Text
     sha256: str
     architecture: str
 
@@ -105,7 +114,7 @@ class SsimFacts(_Facts):
 class PerImage(_Facts):
     """The metric per report image, in the order of `names`; null where it is infinite."""
 
-    names: tuple[str, ...]
+    names: tuple[Text, ...]
     dense: tuple[Number, ...] = ()
     slim: tuple[Number, ...] = ()
     artifact: tuple[Number, ...] = ()
@@ -114,14 +123,16 @@ class PerImage(_Facts):
 class MetricFacts(_Facts):
     """Means over `images` report images.
 
-    In this order: the noisy input, the dense network, the network masked with the selection of the search, and with the refined
-    one, the slim network after repair, and the ONNX file.
+    In this order: the noisy input, or that of super-resolution enlarged bicubically (labelled images have neither), the dense
+    network, the network masked with the selection of the search, and with the refined one, the slim network after repair, and
+    the ONNX file.
     """
 
     name: str = Field(pattern=_WORD)
     unit: str = Field(pattern=_WORD)
     images: int
     noisy: Number = None
+    bicubic: Number = None
     dense: Number
     selected: Number = None
     refined: Number = None
@@ -165,11 +176,59 @@ class ParityFacts(_Facts):
     passed: bool
 
 
+class SplitBlockFacts(_Facts):
+    """A group that was too large to go to the chip whole: `on_chip` of its `units`, the others fixed beforehand."""
+
+    block: Text
+    units: int
+    on_chip: int
+
+
+class ProbeFacts(_Facts):
+    """Energies of one model that a machine solved: see `qcompress.solvers.account.ProbeAccount`."""
+
+    start: Number
+    raw: Number
+    polished: Number
+    classical: Number
+    chain_break_fraction: Number = None
+    access_s: Number
+
+
+class QpuFacts(_Facts):
+    """What a backend elsewhere did and what it cost: see `qcompress.solvers.account.Account`.
+
+    `classical_energy` is what the default backend reaches here, at the same capacity of the same problem.
+    """
+
+    backend: str
+    solver: Text
+    topology: Text | None = None
+    graph_id: Text | None = None
+    blocks: int
+    split: tuple[SplitBlockFacts, ...] = ()
+    largest_on_chip: int | None = None
+    submissions: int
+    reads: int
+    qubits: int | None = None
+    longest_chain: int | None = None
+    chain_break_fraction: Number = None
+    estimated_s: Number
+    access_s: Number
+    spin_reversals: int = 0
+    bits: int | None = None
+    coefficient_error: Number = None
+    precision_loss: Number = None
+    probes: tuple[ProbeFacts, ...] = ()
+    classical_energy: Number = None
+
+
 class SearchFacts(_Facts):
     """How the units were chosen; `trace` is one record per step.
 
     `asked` is the capacity that the budget wants, `capacity` what the search's selection frees; kept counts are multiples of
-    `align`.
+    `align`. No such selection has an energy below `lower_bound`; `relative_gap` is 0 where the search's is proven the best, 1
+    where nothing is proven (see `qcompress.search_certificate.Certificate`); `exact_groups` were enumerated.
     """
 
     backend: str
@@ -181,7 +240,10 @@ class SearchFacts(_Facts):
     energy: Number
     greedy_energy: Number = None
     lower_bound: Number = None
+    relative_gap: Number = None
+    exact_groups: int | None = None
     trace: tuple[dict[str, Scalar], ...] = ()
+    qpu: QpuFacts | None = None
 
 
 class RefineFacts(_Facts):
@@ -202,9 +264,17 @@ class SplitFacts(_Facts):
 
 
 class DataFacts(_Facts):
-    """Where the images came from and who saw which."""
+    """Where the images came from and who saw which; the `scale` of super-resolution, what inputs were normalised by.
 
-    source: str
+    `size` is the side to which images with a class were resized, None where they were left as they are.
+    """
+
+    source: Text
+    task: Literal["denoising", "super-resolution", "classification", "segmentation"] = "denoising"
+    scale: int = 1
+    size: int | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
     calibration: SplitFacts
     selection: SplitFacts
     report: SplitFacts
@@ -234,8 +304,8 @@ class Report(_Facts):
 
     schema_number: Literal[1] = Field(1, alias="schema")
     status: Status
-    reasons: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
+    reasons: tuple[Text, ...] = ()
+    notes: tuple[Text, ...] = ()
     checkpoint: CheckpointFacts
     units: UnitFacts
     kept_whole: tuple[Kept, ...] = ()
@@ -247,7 +317,7 @@ class Report(_Facts):
     refine: RefineFacts | None = None
     data: DataFacts
     files: dict[str, FileFacts] = {}
-    command: str | None = None
+    command: Text | None = None
     seed: int
     versions: dict[str, str]
     timings_s: dict[str, Number] = {}

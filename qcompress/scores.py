@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from qcompress.errors import InputError
 from qcompress.selection import UnitSpace
 
 __all__ = ["Scores"]
@@ -32,7 +33,12 @@ class Scores:
         n = len(self.space)
         for name in ("magnitude", "taylor", "fisher"):
             array = getattr(self, name)
-            if array.shape != (n,) or not np.isfinite(array).all():
-                raise ValueError(f"{name} must be a finite vector of {n} entries, got shape {array.shape}")
+            if array.shape != (n,):
+                raise ValueError(f"{name} must be a vector of {n} entries, got shape {array.shape}")
+            if not np.isfinite(array).all():
+                raise InputError(
+                    f"the {name} scores are NaN or infinite: the network's outputs or gradients are, on calibration images",
+                    "are these the images that it was trained for, and its weights those of a finished training?",
+                )
         if [s.shape for s in self.similarity] != [(size, size) for size in self.space.sizes]:
             raise ValueError("similarity must hold one square array per group")

@@ -22,10 +22,11 @@ from qcompress.errors import BackendError, UsageError
 from qcompress.problem import Problem
 from qcompress.search_allocation import allocate_cost, allocate_count, greedy_counts
 from qcompress.search_blocks import allocate_blocks
+from qcompress.search_certificate import Certificate, certify
 from qcompress.search_descent import descend
 from qcompress.search_profiles import Profile, greedy_profiles
 from qcompress.selection import Selection
-from qcompress.solvers.protocol import Solver
+from qcompress.solvers.protocol import CapacitySolver, ProfileSolver, Solver
 
 __all__ = ["Probe", "SearchResult", "to_capacity"]
 
@@ -54,6 +55,7 @@ class SearchResult:
     reads           samples that the backend drew
     hit             whether one gamma alone gave the target exactly; with an alignment of a count, its smallest feasible sum,
                     in whatever counts per group
+    certificate     what is proven about `energy`; None where a selection was not searched for here
     """
 
     selection: Selection
@@ -64,10 +66,18 @@ class SearchResult:
     greedy_energy: float
     reads: int
     hit: bool
+    certificate: Certificate | None = None
 
 
 def to_capacity(
-    problem: Problem, budget: Budget, solver: Solver, seed: int, *, reads: int = 16, rounds: int = 8, align: int = 1
+    problem: Problem,
+    budget: Budget,
+    solver: Solver | CapacitySolver | ProfileSolver,
+    seed: int,
+    *,
+    reads: int = 16,
+    rounds: int = 8,
+    align: int = 1,
 ) -> SearchResult:
     """The selection of least energy found that frees the budget's target: exactly, for a count of units.
 
@@ -96,9 +106,15 @@ def to_capacity(
     drawn = 0
     if goal.target and not (goal.counts_units and problem.separable_linear):
         if not problem.separable_linear:
-            trace, drawn = _probe_gammas(problem, goal, solver, seed, profiles, greedy, reads, rounds)
-        for profile in profiles:
-            profile.settle()
+            if isinstance(solver, ProfileSolver):
+                drawn = _improve(goal, alignment, solver, seed, profiles, greedy)
+            elif isinstance(solver, CapacitySolver):
+                drawn = _ask_at_capacity(problem, goal, alignment, solver, seed, profiles, reads)
+            else:
+                trace, drawn = _probe_gammas(problem, goal, solver, seed, profiles, greedy, reads, rounds)
+        if not isinstance(solver, ProfileSolver):
+            for profile in profiles:
+                profile.settle()
         found = _finish(problem, goal, alignment, profiles, _allocate(goal, alignment, profiles, greedy))
         best = min(found, baseline, key=lambda x: float(problem.energy(x)))
     return SearchResult(
@@ -110,6 +126,7 @@ def to_capacity(
         greedy_energy=float(problem.energy(baseline)),
         reads=drawn,
         hit=goal.target in ([probe.capacity for probe in trace] or [reached]),
+        certificate=certify(problem, goal, alignment, profiles, best),
     )
 
 
@@ -138,6 +155,40 @@ def _finish(
         counts = allocate_cost(profiles, budget, counts)
     rows = [profile.rows[k] for profile, k in zip(profiles, counts.tolist(), strict=True)]
     return descend(problem, np.concatenate([np.zeros(0, bool), *rows]), across=free and budget.counts_units)
+
+
+def _improve(
+    budget: Budget,
+    alignment: Alignment,
+    solver: ProfileSolver,
+    seed: int,
+    profiles: Sequence[Profile],
+    greedy: NDArray[np.int64],
+) -> int:
+    """Lets a backend work on the profiles around the counts wanted. Returns its searches."""
+    return solver.improve(
+        profiles,
+        alignment.allowed,
+        lambda: _allocate(budget, alignment, profiles, greedy),
+        seed=seeds.integer(seed, "search profiles"),
+    )
+
+
+def _ask_at_capacity(
+    problem: Problem,
+    budget: Budget,
+    alignment: Alignment,
+    solver: CapacitySolver,
+    seed: int,
+    profiles: Sequence[Profile],
+    reads: int,
+) -> int:
+    """One question to a backend with constraints of its own; its rows go into the profiles. Returns the number of rows."""
+    rows = solver.at_capacity(problem, budget, alignment, reads=reads, seed=seeds.integer(seed, "search at capacity"))
+    if rows.ndim != 2 or rows.shape[1] != len(problem.space) or not len(rows):
+        raise BackendError(f"the backend returned selections of shape {rows.shape}, expected (1 or more, {len(problem.space)})")
+    _offer(problem, profiles, rows)
+    return len(rows)
 
 
 def _probe_gammas(
@@ -196,6 +247,15 @@ def _draw(problem: Problem, solver: Solver, gamma: float, weights: NDArray[np.fl
     if missing or not len(found):
         raise BackendError(f"the backend returned {len(found)} samples without {len(missing)} units, expected all in each")
     return np.asarray(found.record.sample[:, [place[unit] for unit in problem.space.units]] > 0)
+
+
+def _offer(problem: Problem, profiles: Sequence[Profile], samples: Row) -> None:
+    """Samples (K, n) into the profiles, as they are and after descent by swaps."""
+    for span, profile in zip(problem.space.spans, profiles, strict=True):
+        if profile.coupled:
+            rows = profile.within_floor(np.unique(samples[:, span], axis=0))
+            profile.offer(rows)
+            profile.offer(profile.descend(rows))
 
 
 def _take(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from qcompress.problem import Problem
 
-__all__ = ["Profile", "greedy_profiles"]
+__all__ = ["Profile", "greedy_profile", "greedy_profiles"]
 
 PASSES = 20
 """At most so often is a profile improved from its own neighbouring counts; it settles after a few."""
@@ -29,12 +29,14 @@ class Profile:
     linear     (m,), couplings (m, m): the group's block of the problem
     energies   (most + 1,) lowest energy known with k units pruned
     rows       (most + 1, m) the pruned units that give it; row k has k of them
+    exact      whether `energies` are proven to be the lowest
     """
 
     linear: NDArray[np.float64]
     couplings: NDArray[np.float64]
     energies: NDArray[np.float64]
     rows: NDArray[np.bool_]
+    exact: bool = False
 
     @property
     def most(self) -> int:
@@ -73,16 +75,21 @@ class Profile:
         self.rows[counts[better]] = rows[best[better]]
         return bool(better.any())
 
-    def settle(self) -> None:
-        """Improve every count from its neighbours by one unit more or less, and by swaps, until nothing changes."""
-        for _ in range(PASSES if self.coupled else 0):
-            fields = self._fields(self.rows)
-            more, fewer = self.rows[:-1].copy(), self.rows[1:].copy()
-            places = np.arange(self.most)
+    def settle(self, first: int = 0, last: int | None = None) -> None:
+        """Improve counts from their neighbours by one unit more or less, and by swaps, until nothing changes.
+
+        Of the counts `first` to `last`, all by default.
+        """
+        span = slice(max(first, 0), (self.most if last is None else min(last, self.most)) + 1)
+        for _ in range(0 if self.exact else PASSES):
+            rows = self.rows[span]
+            fields = self._fields(rows)
+            more, fewer = rows[:-1].copy(), rows[1:].copy()
+            places = np.arange(len(more))
             more[places, np.where(more, np.inf, fields[:-1]).argmin(1)] = True
             fewer[places, np.where(fewer, fields[1:], -np.inf).argmax(1)] = False
             changed = self.offer(np.concatenate((more, fewer)))
-            if not (self.offer(self.descend(self.rows)) or changed):
+            if not (self.offer(self.descend(self.rows[span])) or changed):
                 return
 
     def descend(self, rows: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -126,20 +133,22 @@ class Profile:
 def greedy_profiles(problem: Problem) -> tuple[Profile, ...]:
     """One profile per group: units go one after the other, always the one of the smallest energy change."""
     space = problem.space
-    profiles = []
-    for span, couplings, size, floor in zip(space.spans, problem.couplings, space.sizes, space.floors, strict=True):
-        linear, most = problem.linear[span], size - floor
-        rows = np.zeros((most + 1, size), bool)
-        field = linear.copy()
-        for k in range(most):
-            unit = np.where(rows[k], np.inf, field).argmin()
-            rows[k + 1] = rows[k]
-            rows[k + 1, unit] = True
-            field += couplings[unit]
-        profile = Profile(linear, couplings, np.zeros(most + 1), rows)
-        profile.energies = profile.energy(rows)
-        profiles.append(profile)
-    return tuple(profiles)
+    blocks = zip(space.spans, problem.couplings, space.sizes, space.floors, strict=True)
+    return tuple(greedy_profile(problem.linear[span], c, size - floor) for span, c, size, floor in blocks)
+
+
+def greedy_profile(linear: NDArray[np.float64], couplings: NDArray[np.float64], most: int) -> Profile:
+    """Of one group, up to `most` units pruned. Exact without couplings: greedy pruning then sorts."""
+    rows = np.zeros((most + 1, len(linear)), bool)
+    field = linear.copy()
+    for k in range(most):
+        unit = np.where(rows[k], np.inf, field).argmin()
+        rows[k + 1] = rows[k]
+        rows[k + 1, unit] = True
+        field += couplings[unit]
+    profile = Profile(linear, couplings, np.zeros(most + 1), rows, exact=not couplings.any())
+    profile.energies = profile.energy(rows)
+    return profile
 
 
 def _smallest(values: NDArray[np.float64], number: int) -> NDArray[np.intp]:

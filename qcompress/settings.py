@@ -37,34 +37,46 @@ class CheckpointOptions:
 
 @dataclass(frozen=True)
 class DataOptions:
-    """Where the images come from (None: the photographs that ship), their noise where only clean ones are given, how many."""
+    """Where the images come from (None: the photographs that ship), their noise where only clean ones are given, how many.
+
+    max_images         of each role; None: 64, of images with a class 1,000
+    calibration_crops  None: 48, of images with a class 256; selection_crops likewise: 16 and 256
+    crop               side of the crops that a restored image is judged on, in pixels
+    mean, std          what is subtracted from each channel (0..1) of labelled images, and what they are then divided by
+    """
 
     source: Path | None = None
     noise: str | None = None
-    max_images: int = 64
-    calibration_crops: int = 48
-    selection_crops: int = 16
+    max_images: int | None = None
+    calibration_crops: int | None = None
+    selection_crops: int | None = None
     crop: int = 96
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         for name in ("max_images", "calibration_crops", "selection_crops", "crop"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} must be at least 1, got {getattr(self, name)}")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"{name} must be at least 1, got {value}")
 
 
 @dataclass(frozen=True)
 class SearchOptions:
     """How the units are chosen: what is minimised, by which solver, which layers are out of bounds.
 
+    `selection` is a file that `solve` wrote: it takes the place of the search, and its budget, sparsity and align count.
     Kept counts are multiples of `align`; None is the largest block of 16, 8, 4 or 1 that meets the budget exactly.
     """
 
     objective: Objective = field(default_factory=Hybrid)
-    backend: str = "neal"
+    backend: str = "profile"
+    backend_options: Mapping[str, float | str | bool] = field(default_factory=dict)
     reads: int = 32
     align: int | None = None
     ignore: tuple[str, ...] = ()
     floor: int = 1
+    selection: Path | None = None
 
     def __post_init__(self) -> None:
         if self.floor < 1:
@@ -97,10 +109,13 @@ class ExportOptions:
 
 @dataclass(frozen=True)
 class VerifyOptions:
-    """How latency is measured: threads of onnxruntime, input side in pixels, seconds at most."""
+    """How latency is measured: threads of onnxruntime, input side in pixels, seconds at most.
+
+    Without a size it is 256, for a classifier that of its images; with one, images with a class are resized to it.
+    """
 
     threads: int = 1
-    size: int = 256
+    size: int | None = None
     max_seconds: float = 20.0
 
 
@@ -120,11 +135,14 @@ class Limits:
 
 @dataclass(frozen=True)
 class Settings:
-    """One run. `sparsity` is the share of the budget's capacity (filters, params or macs) to remove."""
+    """One run. `sparsity` is the share of the budget's capacity (filters, params or macs) to remove.
+
+    The metric "auto" is that of the task: PSNR for restoration, top-1 accuracy for classes, mean IoU for masks.
+    """
 
     sparsity: float = 0.5
     budget: str = "filters"
-    metric: str = "psnr"
+    metric: str = "auto"
     seed: int = 0
     device: str = "cpu"
     recover: RecoverLevel = "lstsq"

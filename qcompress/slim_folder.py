@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from qcompress import factories, plans, surgery
+from qcompress import factories, loading, plans, restoration, surgery, timm_models
 from qcompress.architectures import ARCHITECTURES, construct
 from qcompress.architectures.matching import compare, shapes_of
-from qcompress.checkpoints import Checkpoint
+from qcompress.checkpoints import LIVE, Checkpoint
 from qcompress.errors import PlanError
 from qcompress.files import write_aside
 from qcompress.plans import Plan, Source
@@ -26,7 +25,7 @@ _WEIGHTS, _PLAN = "model.safetensors", "plan.json"
 def source_of(checkpoint: Checkpoint) -> Source:
     """What a plan records of its checkpoint."""
     return Source(
-        file=re.sub(r"[/\\\x00-\x1f\x7f]", "_", checkpoint.path.name)[:255],
+        file="".join(char if char.isprintable() and char not in "/\\" else "_" for char in checkpoint.path.name)[:255],
         sha256=checkpoint.sha256,
         architecture=checkpoint.architecture,
         arguments=checkpoint.arguments,
@@ -48,11 +47,13 @@ def save(folder: str | Path, plan: Plan, model: nn.Module) -> None:
         plan_aside.write_text(plan.to_json(), encoding="utf-8")
 
 
-def load(folder: str | Path, *, arch: str | None = None) -> nn.Module:
+def load(folder: str | Path, *, arch: str | None = None, into: nn.Module | None = None) -> nn.Module:
     """Rebuild the slim network in `folder`: in eval mode, on the CPU.
 
     `arch` is needed where the plan names the user's own factory: a plan from elsewhere must not decide which code is run, so
-    ``package.module:factory`` is imported only if the caller names it, too.
+    ``package.module:factory`` is imported only if the caller names it, too. For a network that came from an ONNX file, `arch`
+    is the path of that file. `into` is the dense network, of any weights, where it came from a live module (or instead of
+    `arch`); it is not changed.
 
     Raises:
         PlanError: the plan is corrupt, is not the one that these weights were written with, does not fit, or names a factory.
@@ -65,11 +66,13 @@ def load(folder: str | Path, *, arch: str | None = None) -> nn.Module:
     state, metadata = read_safetensors(folder / _WEIGHTS)
     if metadata.get("plan_sha256") != plan.sha256:
         raise PlanError(f"{folder / _PLAN}: not the plan that {_WEIGHTS} was written with", "make the folder again")
-    model = surgery.slim(_dense(plan.checkpoint, arch), plan.layer_cuts)
+    model = surgery.slim(_dense(plan.checkpoint, arch) if into is None else into, plan.layer_cuts)
     _add_biases(model, state)
     mismatch = compare(shapes_of(model), shapes_of(state))
     if mismatch:
         raise PlanError(f"{folder / _WEIGHTS}: does not fit its plan: {mismatch}", "make the folder again")
+    if any(tensor.is_meta for tensor in model.state_dict().values()):
+        model.to_empty(device="cpu")  # only now: a plan may claim a huge network, but its weights are there
     model.load_state_dict(state, strict=True)
     return model.eval()
 
@@ -91,11 +94,20 @@ def apply(plan: Plan, checkpoint: Checkpoint) -> nn.Module:
 
 
 def _dense(source: Source, arch: str | None) -> nn.Module:
-    """The dense network of a plan, its weights still to be filled in."""
+    """The dense network of a plan, its weights still to be filled in; one of ours is on the meta device and takes no memory."""
     if source.architecture in ARCHITECTURES:
         if arch not in (None, source.architecture):
             raise PlanError(f"the plan is for the architecture {source.architecture}, got {arch}", "leave out arch")
-        return construct(source.architecture, source.arguments).to_empty(device="cpu")
+        return construct(source.architecture, source.arguments)
+    if source.architecture.startswith(restoration.PREFIX):
+        return restoration.build(source.architecture, source.arguments)
+    if source.architecture.startswith(timm_models.PREFIX):
+        return timm_models.build(source.architecture, source.arguments)
+    if source.architecture == loading.ONNX:
+        return _from_onnx(source, arch)
+    if source.architecture == LIVE and arch is None:
+        message = "the plan is for a module that was given as an object, which no file can build again"
+        raise PlanError(message, "load(folder, into=module), with the dense module of any weights")
     if arch is None:
         name = source.architecture if factories.is_factory(source.architecture) else "package.module:factory"
         message = f"the plan needs code that is not part of qcompress ({source.architecture}), which is not run unasked"
@@ -103,6 +115,16 @@ def _dense(source: Source, arch: str | None) -> nn.Module:
     if not factories.is_factory(arch):
         raise PlanError(f"arch {arch!r} does not name a factory, expected package.module:factory")
     return factories.make(arch, source.arguments)
+
+
+def _from_onnx(source: Source, arch: str | None) -> nn.Module:
+    if arch is None:
+        message = f"the plan is for the ONNX file {source.file}, whose graph is needed to build the network again"
+        raise PlanError(message, f"load(folder, arch={source.file!r}), or use the model.onnx in the folder")
+    found = loading.load(arch)
+    if found.sha256 != source.sha256:
+        raise PlanError(f"the plan is for {source.file} ({source.sha256[:12]}...), got {arch} ({found.sha256[:12]}...)")
+    return found.model
 
 
 def _add_biases(model: nn.Module, state: dict[str, Tensor]) -> None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -14,10 +13,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from qcompress.data.images import Pair, ReportImages
+from qcompress.data.reading import resized
 from qcompress.errors import DataError, InputError
 from qcompress.exporters.runtime import STRIDE_KEY, Network, find_stride, open_onnx
 from qcompress.frozen import frozen
-from qcompress.metrics import psnr, ssim
+from qcompress.metrics import AUTO, Metric, companions, metric
 
 __all__ = ["PARITY_GATE", "Parity", "Quality", "Verification", "measure", "verify", "verify_onnx"]
 
@@ -25,7 +25,7 @@ PARITY_GATE = 1e-5  # of the output's largest absolute value, float32
 _PROBE = 64  # side of the images that find out a file's stride: a multiple of every stride looked for
 
 Array = NDArray[np.float32]
-Predict = Callable[[Array], Array]  # (1, C, H, W) -> (1, C, H, W)
+Predict = Callable[[Array], Array]  # (1, C, H, W) -> (1, ...)
 
 
 @dataclass(frozen=True)
@@ -44,25 +44,28 @@ class Parity:
 
 @dataclass(frozen=True)
 class Quality:
-    """Per image, in the order of the images: PSNR in dB (infinite where equal), SSIM in -1..1."""
+    """By metric: the value of each image, in the order of the images, and that of all. PSNR is infinite where equal."""
 
-    psnr: tuple[float, ...]
-    ssim: tuple[float, ...]
+    per_image: Mapping[str, tuple[float, ...]]
+    overall: Mapping[str, float]
 
-    def mean(self, metric: Literal["psnr", "ssim"] = "psnr") -> float:
-        """Mean over the images; for PSNR the mean of the dB values."""
-        return float(np.mean(getattr(self, metric)))
+    def mean(self, metric: str | None = None) -> float:
+        """The metric called `metric` (None: the first) of all images: mostly the mean, for PSNR that of the dB values."""
+        return self.overall[next(iter(self.overall)) if metric is None else metric]
 
 
 @dataclass(frozen=True)
 class Verification:
-    """What was found. `noisy` is the quality of the input itself; `slim` and `dense` are None where they were not given."""
+    """What was found. `slim` and `dense` are None where they were not given.
+
+    `noisy` is the quality of the input itself, enlarged bicubically for a network that enlarges, None where targets are labels.
+    """
 
     path: Path
     size_bytes: int
     sha256: str
     images: tuple[str, ...]
-    noisy: Quality
+    noisy: Quality | None
     dense: Quality | None
     slim: Quality | None
     artifact: Quality
@@ -70,56 +73,143 @@ class Verification:
     notes: tuple[str, ...]
 
 
-def verify(artifact: Path, *, reference: nn.Module, dense: nn.Module | None, report: ReportImages) -> Verification:
+def verify(
+    artifact: Path,
+    *,
+    reference: nn.Module,
+    dense: nn.Module | None,
+    report: ReportImages,
+    metrics: Sequence[Metric] | None = None,
+) -> Verification:
     """Runs the ONNX file at `artifact` in onnxruntime on `report`, and beside it the network it was written from.
 
     `reference` is that network in PyTorch, against which parity is measured, and `dense` what it was made from. The modules are
-    run on the CPU, in evaluation mode, and left as they are. Raises InputError for a file that cannot be read or run,
-    DataError for images that do not fit it.
+    run on the CPU, in evaluation mode, and left as they are. `metrics` are measured, by default those of the images' task.
+    Raises InputError for a file that cannot be read or run, DataError for images that do not fit it.
     """
-    return _verification(
-        open_onnx(artifact), artifact, report, slim=_module(reference), dense=None if dense is None else _module(dense)
-    )
+    others = {"slim": _module(reference)} | ({} if dense is None else {"dense": _module(dense)})
+    return _verification(open_onnx(artifact), artifact, report, others, metrics)
 
 
-def verify_onnx(artifact: Path, report: ReportImages, *, reference: nn.Module | Path | None = None) -> Verification:
+def verify_onnx(
+    artifact: Path,
+    report: ReportImages,
+    *,
+    reference: nn.Module | Path | None = None,
+    metrics: Sequence[Metric] | None = None,
+) -> Verification:
     """Runs the ONNX file at `artifact` on `report`, beside `reference` (a module or another ONNX file) where one is given.
 
     The reference's quality is `dense` of the result; parity is against it, and not to be expected of a pruned network. Raises
     as `verify`.
     """
-    other: Predict | None = _module(reference) if isinstance(reference, nn.Module) else None
-    if isinstance(reference, Path):
-        other = open_onnx(reference)
-    return _verification(open_onnx(artifact), artifact, report, slim=None, dense=other)
+    others: dict[str, Predict] = {}
+    if reference is not None:
+        others["dense"] = _module(reference) if isinstance(reference, nn.Module) else open_onnx(reference)
+    return _verification(open_onnx(artifact), artifact, report, others, metrics)
 
 
-def measure(model: nn.Module, report: ReportImages) -> Quality:
+def measure(model: nn.Module, report: ReportImages, metrics: Sequence[Metric] | None = None) -> Quality:
     """Quality of a module on `report`, run where its parameters are."""
     predict = _module(model)
-    return _quality([predict(pair.noisy[None]) for pair in report.pairs], report.pairs, "the network")
+    tally = _Tally("the network", _metrics(report, metrics))
+    for pair in report.pairs:
+        tally.add(predict(pair.input[None]), pair)
+    return tally.quality()
+
+
+class _Tally:
+    """The metrics of one network, image by image; outputs are not kept."""
+
+    def __init__(self, name: str, metrics: Sequence[Metric]) -> None:
+        self._name, self._metrics = name, metrics
+        self._values: dict[str, list[float]] = {one.name: [] for one in metrics}
+        self._evidence: dict[str, list[NDArray[np.float64]]] = {one.name: [] for one in metrics}
+
+    def add(self, output: Array, pair: Pair) -> None:
+        """Take in the output (1, ...) for one image."""
+        if pair.target.ndim == 3 and output.shape != (1, *pair.target.shape):
+            raise InputError(
+                f"{self._name} returns {output.shape} for {pair.name}, expected {(1, *pair.target.shape)}, as its target"
+            )
+        ours, target = torch.from_numpy(np.array(output)), torch.from_numpy(np.array(pair.target))[None]
+        for measured in self._metrics:
+            self._values[measured.name].append(float(measured.per_image(ours, target)))
+            self._evidence[measured.name].append(measured.evidence_of(ours, target))
+
+    def quality(self) -> Quality:
+        """Of all images so far."""
+        overall = {one.name: one.overall(np.concatenate(self._evidence[one.name])) for one in self._metrics}
+        return Quality({name: tuple(values) for name, values in self._values.items()}, overall)
+
+
+class _Difference:
+    """Parity, image by image."""
+
+    def __init__(self) -> None:
+        self._difference, self._largest = 0.0, 0.0
+
+    def add(self, ours: Array, theirs: Array) -> None:
+        """Take in two outputs for the same image."""
+        if ours.shape != theirs.shape:
+            raise InputError(f"the outputs differ in shape from the reference's: {ours.shape} and {theirs.shape}")
+        difference = float(np.abs(ours.astype(np.float64) - theirs).max())
+        self._difference = float(np.maximum(self._difference, difference))  # which hands NaN on
+        self._largest = float(np.maximum(self._largest, np.abs(theirs).max()))
+
+    def parity(self) -> Parity:
+        """Of all images so far."""
+        if self._largest:
+            return Parity(self._difference, self._difference / self._largest)
+        return Parity(self._difference, 0.0 if self._difference == 0 else float("inf"))
 
 
 def _verification(
-    network: Network, path: Path, report: ReportImages, *, slim: Predict | None, dense: Predict | None
+    network: Network, path: Path, report: ReportImages, others: Mapping[str, Predict], wanted: Sequence[Metric] | None
 ) -> Verification:
+    """`others` are the networks beside the file by their role: "slim", against which parity is measured, or else "dense"."""
     images, notes = _fitting(report, network)
-    outputs = [network(_batch(pair.noisy, network))[:1] for pair in images]
-    slim_outputs, dense_outputs = ([run(pair.noisy[None]) for pair in images] if run else None for run in (slim, dense))
-    reference = dense_outputs if slim_outputs is None else slim_outputs
+    metrics = _metrics(report, wanted)
+    names = {"artifact": network.name, "slim": "the network", "dense": "the reference", "noisy": "the input"}
+    tallies = {role: _Tally(names[role], metrics) for role in ("artifact", *others)}
+    if not images[0].is_labelled:
+        tallies["noisy"] = _Tally(names["noisy"], metrics)
+    differences = _Difference()
+    for pair in images:
+        outputs = {"artifact": network(_batch(pair.input, network))[:1]}
+        outputs |= {role: run(pair.input[None]) for role, run in others.items()}
+        if "noisy" in tallies:
+            outputs["noisy"] = _enlarged(pair)[None]
+        for role, tally in tallies.items():
+            tally.add(outputs[role], pair)
+        if others:
+            differences.add(outputs["artifact"], outputs.get("slim", outputs.get("dense", outputs["artifact"])))
     data = path.read_bytes()
+    found = {role: tally.quality() for role, tally in tallies.items()}
     return Verification(
         path=path,
         size_bytes=len(data),
         sha256=hashlib.sha256(data).hexdigest(),
         images=tuple(pair.name for pair in images),
-        noisy=_quality([pair.noisy[None] for pair in images], images, "the input"),
-        dense=None if dense_outputs is None else _quality(dense_outputs, images, "the reference"),
-        slim=None if slim_outputs is None else _quality(slim_outputs, images, "the network"),
-        artifact=_quality(outputs, images, network.name),
-        parity=None if reference is None else _parity(outputs, reference),
+        noisy=found.get("noisy"),
+        dense=found.get("dense"),
+        slim=found.get("slim"),
+        artifact=found["artifact"],
+        parity=differences.parity() if others else None,
         notes=notes,
     )
+
+
+def _metrics(report: ReportImages, wanted: Sequence[Metric] | None) -> Sequence[Metric]:
+    """`wanted`, or those of the images' task."""
+    if not report.pairs:
+        raise DataError("no images to report on", "give at least one pair")
+    return companions(metric(AUTO, report.task, report.pairs[0].scale), report.task) if wanted is None else wanted
+
+
+def _enlarged(pair: Pair) -> Array:
+    """The input as large as the target."""
+    return pair.input if pair.scale == 1 else resized(pair.input, *pair.target.shape[1:])
 
 
 def _module(model: nn.Module) -> Predict:
@@ -139,26 +229,6 @@ def _batch(image: Array, network: Network) -> Array:
     return np.repeat(image[None], network.input_shape[0] or 1, axis=0)
 
 
-def _parity(outputs: list[Array], references: list[Array]) -> Parity:
-    pairs = list(zip(outputs, references, strict=True))
-    if any(ours.shape != theirs.shape for ours, theirs in pairs):
-        raise InputError(f"the outputs differ in shape from the reference's: {pairs[0][0].shape} and {pairs[0][1].shape}")
-    difference = float(np.max([np.abs(ours.astype(np.float64) - theirs).max() for ours, theirs in pairs]))
-    largest = float(np.max([np.abs(theirs).max() for _, theirs in pairs]))
-    return Parity(difference, difference / largest if largest else (0.0 if difference == 0 else float("inf")))
-
-
-def _quality(outputs: list[Array], images: tuple[Pair, ...], name: str) -> Quality:
-    """PSNR and SSIM of every output against its clean image."""
-    values: list[tuple[float, float]] = []
-    for output, pair in zip(outputs, images, strict=True):
-        if output.shape != (1, *pair.clean.shape):
-            raise InputError(f"{name} returns {output.shape} for {pair.name}, expected {(1, *pair.clean.shape)}, as its input")
-        ours, clean = torch.from_numpy(np.array(output)), torch.from_numpy(np.array(pair.clean))[None]
-        values.append((float(psnr(ours, clean)), float(ssim(ours, clean))))
-    return Quality(tuple(value for value, _ in values), tuple(value for _, value in values))
-
-
 def _fitting(report: ReportImages, network: Network) -> tuple[tuple[Pair, ...], tuple[str, ...]]:
     """The images as the network can take them, with a note where their size was changed."""
     if not report.pairs:
@@ -167,12 +237,14 @@ def _fitting(report: ReportImages, network: Network) -> tuple[tuple[Pair, ...], 
         raise InputError(f"{network.name}: the input has {len(network.input_shape)} dimensions, expected (N, C, H, W)")
     channels, height, width = network.input_shape[1:]
     for pair in report.pairs:
-        if channels not in (None, len(pair.noisy)):
+        if channels not in (None, len(pair.input)):
             raise DataError(
-                f"{pair.name} has {len(pair.noisy)} channels, {network.name} takes {channels}",
+                f"{pair.name} has {len(pair.input)} channels, {network.name} takes {channels}",
                 "give grey images to a grey network and colour images to a colour one",
             )
-    stride = _stride(network, len(report.pairs[0].noisy)) if height is None or width is None else 1
+    if report.task == "classification":
+        return _whole(report.pairs, network), ()
+    stride = _stride(network, report.pairs[0]) if height is None or width is None else 1
     pairs = tuple(_fit(pair, height, width, stride) for pair in report.pairs)
     changed = sum(new is not old for new, old in zip(pairs, report.pairs, strict=True))
     if not changed:
@@ -181,7 +253,20 @@ def _fitting(report: ReportImages, network: Network) -> tuple[tuple[Pair, ...], 
     return pairs, (f"images cropped or repeated about their centre to {what}: {changed} of {len(pairs)}",)
 
 
-def _stride(network: Network, channels: int) -> int:
+def _whole(pairs: tuple[Pair, ...], network: Network) -> tuple[Pair, ...]:
+    """Images with a class, which are not cropped. Raises DataError where the network takes another size."""
+    for pair in pairs:
+        sizes = zip(network.input_shape[2:], pair.input.shape[1:], strict=True)
+        if any(wanted not in (None, length) for wanted, length in sizes):
+            raise DataError(
+                f"{pair.name} is {pair.input.shape[2]}x{pair.input.shape[1]} pixels, {network.name} takes "
+                f"{network.input_shape[3]}x{network.input_shape[2]}",
+                f"--size {network.input_shape[2]} resizes the images",
+            )
+    return pairs
+
+
+def _stride(network: Network, pair: Pair) -> int:
     """What height and width must be multiples of: as the file says, else found out by running it."""
     said = network.metadata.get(STRIDE_KEY, "")
     if said.isdecimal() and int(said) > 0:
@@ -189,8 +274,8 @@ def _stride(network: Network, channels: int) -> int:
 
     def accepts(height: int, width: int) -> bool:
         try:
-            image = np.zeros((channels, height, width), np.float32)
-            return network(_batch(image, network)).shape[2:] == (height, width)
+            image = np.zeros((len(pair.input), height, width), np.float32)
+            return network(_batch(image, network)).shape[2:] == (height * pair.scale, width * pair.scale)
         except InputError:
             return False
 
@@ -199,7 +284,7 @@ def _stride(network: Network, channels: int) -> int:
 
 def _fit(pair: Pair, height: int | None, width: int | None, stride: int) -> Pair:
     """`pair` cropped about its centre to multiples of `stride`, or cropped and tiled to the fixed sizes."""
-    _, rows, columns = pair.noisy.shape
+    _, rows, columns = pair.input.shape
     if (height is None and rows < stride) or (width is None and columns < stride):
         raise DataError(
             f"{pair.name} is {columns}x{rows} pixels, the network needs at least {stride}x{stride}", "use larger images"
@@ -207,12 +292,9 @@ def _fit(pair: Pair, height: int | None, width: int | None, stride: int) -> Pair
     size = (height or rows // stride * stride, width or columns // stride * stride)
     if size == (rows, columns):
         return pair
-    return Pair(pair.name, pair.scene, _resized(pair.noisy, size), _resized(pair.clean, size))
-
-
-def _resized(image: Array, size: tuple[int, int]) -> Array:
-    """(C, H, W) repeated where it is too small, then cropped about the centre."""
-    _, rows, columns = image.shape
-    image = np.tile(image, (1, -(-size[0] // rows), -(-size[1] // columns)))
-    top, left = (image.shape[1] - size[0]) // 2, (image.shape[2] - size[1]) // 2
-    return np.ascontiguousarray(image[:, top : top + size[0], left : left + size[1]])
+    times = (-(-size[0] // rows), -(-size[1] // columns))
+    tiled = Pair(
+        pair.name, pair.scene, *(np.tile(array, (*[1] * (array.ndim - 2), *times)) for array in (pair.input, pair.target))
+    )
+    top, left = (times[0] * rows - size[0]) // 2, (times[1] * columns - size[1]) // 2
+    return tiled.part(top, left, *size)

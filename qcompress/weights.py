@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import re
 import warnings
 import zipfile
@@ -17,6 +18,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from qcompress import archives, exported_program, pickle_scan
 from qcompress.errors import CheckpointError
 
 __all__ = ["Weights", "prefixes_removed", "read_bytes", "read_safetensors", "read_weights"]
@@ -52,6 +54,10 @@ _FOREIGN = (
     (b"version https://git-lfs", "a Git LFS pointer, not the file itself"),
 )
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C.to_bytes(10, "little")  # what torch.save put first before its zip format
+_LARGEST_BYTES = 32 * 2**30  # more than any network has that is pruned on one machine
+_MOST_UNPACKED = 4  # bytes that a zip archive may unpack to, per byte of the file: torch.save does not compress
+_MOST_COPIED = 8  # bytes that the weights may take, per byte of the file: 2 from half precision, the rest from shared ones
+_HOLES = 64, 2**30  # a file of at least so many bytes must fill this share of them on disk, or it is made of holes
 _EXPECTED = "give a state dict as .safetensors, .pt, .pth or .ckpt"
 _WAYS_OUT = (
     "save only the weights (torch.save(model.state_dict(), ...)) and name the network with --arch package.module:factory; "
@@ -78,7 +84,7 @@ def read_weights(path: Path, *, trust_pickle: bool = False) -> Weights:
     data = read_bytes(path)
     sha256 = hashlib.sha256(data).hexdigest()
     if _is_safetensors(data):
-        return Weights(sha256, _clean(path, _parse_safetensors(path, data)))
+        return Weights(sha256, _clean(path, _parse_safetensors(path, data), len(data)))
     content = _unwrap(_parse_pytorch(path, data, trust_pickle))
     if isinstance(content, nn.Module):
         _check_not_quantized(path, content.state_dict())
@@ -86,7 +92,7 @@ def read_weights(path: Path, *, trust_pickle: bool = False) -> Weights:
         return Weights(sha256, content)
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{path}: holds {_article(content)}, expected a state dict", _EXPECTED)
-    return Weights(sha256, _clean(path, content))
+    return Weights(sha256, _clean(path, content, len(data)))
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -94,7 +100,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     data = read_bytes(path)
     if not _is_safetensors(data):
         raise CheckpointError(f"{path}: not a safetensors file", "expected the model.safetensors of a slim folder")
-    tensors = _clean(path, _parse_safetensors(path, data))
+    tensors = _clean(path, _parse_safetensors(path, data), len(data))
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])  # well-formed: it was just parsed
     return tensors, {str(name): str(value) for name, value in header.get("__metadata__", {}).items()}
 
@@ -123,20 +129,33 @@ def read_bytes(path: Path) -> bytes:
         if path.exists() and not path.is_file():
             raise CheckpointError(f"{path}: is not a regular file", _EXPECTED)
         with path.open("rb") as file:
+            size = _checked_size(path, os.fstat(file.fileno()))
             beginning = file.read(64)
             if not beginning:
                 raise CheckpointError(f"{path}: is empty", "copy or download it again")
             kind = None if _is_safetensors(beginning) else _foreign_kind(beginning)
             if kind is not None:
                 raise CheckpointError(f"{path}: is {kind}, expected a file of weights", _EXPECTED)
-            return beginning + file.read()
+            return beginning + file.read(max(size - len(beginning), 0))
     except CheckpointError:
         raise
+    except MemoryError as error:
+        raise CheckpointError(f"{path}: does not fit into memory", "use a machine with more memory") from error
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no such file", 'check the path; "reference" names the checkpoint that ships') from error
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise CheckpointError(f"{path}: cannot be read: {reason}", "check the path and its permissions") from error
+
+
+def _checked_size(path: Path, stat: os.stat_result) -> int:
+    """Its size in bytes, if it can be read whole: a file of holes takes no room on disk, but all of it in memory."""
+    size, on_disk = stat.st_size, 512 * getattr(stat, "st_blocks", 0)
+    if size > _LARGEST_BYTES:
+        raise CheckpointError(f"{path}: {size:,} bytes, expected at most {_LARGEST_BYTES:,}", _EXPECTED)
+    if size >= _HOLES[1] and 0 < on_disk * _HOLES[0] < size:
+        raise CheckpointError(f"{path}: {size:,} bytes, of which only {on_disk:,} are there", "copy or download it again")
+    return size
 
 
 def _foreign_kind(beginning: bytes) -> str | None:
@@ -166,7 +185,8 @@ def _parse_safetensors(path: Path, data: bytes) -> dict[str, Tensor]:
 
 def _parse_pytorch(path: Path, data: bytes, trust_pickle: bool) -> object:
     if data.startswith(b"PK"):
-        _check_archive(path, data)
+        if exported_program.is_exported_program(_check_archive(path, data)):
+            return exported_program.read_state(io.BytesIO(data), str(path))
     elif not data.startswith(b"\x80"):
         raise CheckpointError(f"{path}: {_looks_like(data)}, expected a file of weights", _EXPECTED)
     elif _LEGACY_MAGIC not in data[:64]:
@@ -175,6 +195,7 @@ def _parse_pytorch(path: Path, data: bytes, trust_pickle: bool) -> object:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns about its own old formats
         try:
+            _scan(data)
             return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         except Exception as error:  # as above
             refused = _refused_global(error)
@@ -189,23 +210,40 @@ def _parse_pytorch(path: Path, data: bytes, trust_pickle: bool) -> object:
             ) from error
 
 
-def _check_archive(path: Path, data: bytes) -> None:
+def _scan(data: bytes) -> None:
+    """Follow the pickles in a PyTorch file without running them; raises what `pickle_scan.scan` does."""
+    if not data.startswith(b"PK"):
+        file = io.BytesIO(data)
+        for _ in range(5):  # magic number, version, byte order, the weights, the names of their storages
+            pickle_scan.scan(file)
+        return
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        for name in archive.namelist():
+            if name.endswith(".pkl"):
+                pickle_scan.scan(io.BytesIO(archive.read(name)))
+
+
+def _check_archive(path: Path, data: bytes) -> tuple[str, ...]:
+    """The names of its members, if they can be weights."""
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            names = {name.rpartition("/")[2] for name in archive.namelist()}
-    except Exception as error:  # zipfile raises more than BadZipFile on damaged input
+        members = archives.member_names(io.BytesIO(data), most_growth=_MOST_UNPACKED)
+    except zipfile.BadZipFile as error:
         raise CheckpointError(f"{path}: truncated or damaged ({_first_line(error)})", "copy or download it again") from error
+    names = {name.rpartition("/")[2] for name in members}
     if "constants.pkl" in names:
         raise CheckpointError(
             f"{path}: is a TorchScript archive, which cannot be pruned",
             "save the state dict of the module it was made from, and name that with --arch package.module:factory",
         )
-    if "data.pkl" not in names:
+    if "data.pkl" not in names and not exported_program.is_exported_program(members):
         raise CheckpointError(f"{path}: is a zip archive without weights", _EXPECTED)
+    return members
 
 
 def _refused_global(error: Exception) -> str | None:
     """What a weights-only load stumbled over, if it was something else than tensors and plain values."""
+    if isinstance(error, pickle_scan.MaliciousPickleError):
+        return pickle_scan.refused(error)
     found = re.search(r"GLOBAL (\S+) (?:was not an allowed|whose module)", str(error))
     if found is not None:
         return found[1]
@@ -217,6 +255,8 @@ def _load_error(path: Path, error: Exception, refused: str | None) -> Checkpoint
         return CheckpointError(
             f"{path}: a pickle that holds more than weights ({refused}): loading it could run any code", _WAYS_OUT
         )
+    if isinstance(error, pickle_scan.MaliciousPickleError):
+        return CheckpointError(f"{path}: a pickle that no training script writes: {error}", "get the file from another source")
     return CheckpointError(f"{path}: truncated or damaged ({_first_line(error)})", "copy or download it again")
 
 
@@ -236,18 +276,19 @@ def _is_container(value: object) -> bool:
     return isinstance(value, nn.Module) or (isinstance(value, Mapping) and bool(value))
 
 
-def _clean(path: Path, state: Mapping[Any, object]) -> dict[str, Tensor]:
-    """The tensors of `state`, floating ones as float32, each with memory of its own."""
+def _clean(path: Path, state: Mapping[Any, object], size: int) -> dict[str, Tensor]:
+    """The tensors of `state` from a file of `size` bytes, floating ones as float32, each with memory of its own."""
     tensors = {name: value for name, value in state.items() if isinstance(name, str) and isinstance(value, Tensor)}
     if not any(tensor.is_floating_point() or tensor.is_quantized for tensor in tensors.values()):
-        names = ", ".join(ascii(str(name)[:40])[1:-1] for name in list(state)[:5]) or "nothing"
-        raise CheckpointError(f"{path}: holds no weights (found {names})", _EXPECTED)
+        names = ", ".join(ascii(name[:40])[1:-1] if isinstance(name, str) else _article(name) for name in [*state][:5])
+        raise CheckpointError(f"{path}: holds no weights (found {names or 'nothing'})", _EXPECTED)
     unprintable = next((name for name in tensors if not name.isprintable()), None)
     if unprintable is not None:
         raise CheckpointError(f"{path}: holds a parameter called {ascii(unprintable)[:80]}", "rename it: names are printable")
     _check_not_quantized(path, state)
     for name, tensor in tensors.items():
         _check_layout(path, name, tensor)
+    _check_total(path, tensors, size)
     cleaned = {name: _own(tensor) for name, tensor in tensors.items()}
     _check_finite(path, cleaned)
     return cleaned
@@ -277,6 +318,15 @@ def _check_layout(path: Path, name: str, tensor: Tensor) -> None:
     if tensor.device.type != "cpu" or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
         raise CheckpointError(
             f"{path}: {name} of shape {list(tensor.shape)} has no data of that size", "save the weights again"
+        )
+
+
+def _check_total(path: Path, tensors: Mapping[str, Tensor], size: int) -> None:
+    """Many names may share the bytes of one tensor in the file; every one of them becomes a copy of its own."""
+    total = sum(tensor.numel() * max(4 * tensor.is_floating_point(), tensor.element_size()) for tensor in tensors.values())
+    if total > _MOST_COPIED * size + 2**20:
+        raise CheckpointError(
+            f"{path}: its weights take {total:,} bytes, far more than the {size:,} that it has", "save the weights again"
         )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -53,3 +55,25 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(8):
         photograph(number).save(folder / f"picture{number}.png")
     return folder
+
+
+def _torchvision_without_compiled_parts() -> torch.library.Library | None:
+    """For tests alone: the two operations that a torchvision built for another torch misses when it is imported.
+
+    spandrel, timm and onnx2torch import torchvision, torchmetrics does so where it is installed; none of them needs these here.
+    """
+    if importlib.util.find_spec("torchvision") is None:
+        return None
+    try:
+        importlib.import_module("torchvision")
+    except RuntimeError:
+        for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+            del sys.modules[name]
+        library: torch.library.Library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
+        for operation in ("nms", "qnms"):
+            library.define(f"{operation}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")  # type: ignore[no-untyped-call]
+        return library
+    return None
+
+
+_LIBRARY = _torchvision_without_compiled_parts()  # alive as long as the tests run

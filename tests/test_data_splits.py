@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import qcompress.reference
-from qcompress.data import sources, splits
+from qcompress.data import reading, sources, splits
 from qcompress.data.files import read_image
 from qcompress.data.images import ImageSet, Pair, Splits
 from qcompress.data.noise import Camera, Gaussian
@@ -87,11 +87,11 @@ def test_shipped_photographs(channels: int) -> None:
     colour = {path.stem for path in PHOTOGRAPHS.glob("*.png") if len(read_image(path)) == 3}
     assert set(found) == (colour if channels == 3 else {path.stem for path in PHOTOGRAPHS.glob("*.png")})
     for one in found.values():
-        assert one.clean.shape == one.noisy.shape == (channels, 256, 256)
-        assert one.clean.dtype == one.noisy.dtype == np.float32
+        assert one.target.shape == one.input.shape == (channels, 256, 256)
+        assert one.target.dtype == one.input.dtype == np.float32
         assert one.name.startswith(f"{one.scene}_")
-        assert one.clean.std() > 0.05  # something to see in each
-        value = psnr(torch.from_numpy(one.noisy)[None], torch.from_numpy(one.clean)[None]).item()
+        assert one.target.std() > 0.05  # something to see in each
+        value = psnr(torch.from_numpy(one.input)[None], torch.from_numpy(one.target)[None]).item()
         assert 20.0 < value < 23.0  # 20.17 dB without the clamping to 0..1
 
 
@@ -108,7 +108,7 @@ def test_the_same_seed_gives_the_same_pixels_in_any_process() -> None:
     code = (
         "import json; from qcompress.data.splits import load;"
         "s = load(None, channels=1, stride=16, seed=7, max_images=2);"
-        "print(json.dumps(s.summary()), s.report.pairs[0].noisy.tobytes().hex()[:64])"
+        "print(json.dumps(s.summary()), s.report.pairs[0].input.tobytes().hex()[:64])"
     )
     outputs = {
         subprocess.run(
@@ -131,24 +131,24 @@ def test_noise_depends_on_seed_and_name_alone(tmp_path: Path) -> None:
     after = every(load(tmp_path, noise=NOISE, channels=3, stride=8, seed=0))
     other = every(load(tmp_path, noise=NOISE, channels=3, stride=8, seed=1))
     for name, one in before.items():
-        np.testing.assert_array_equal(one.noisy, after[name].noisy)
-        assert not np.array_equal(one.noisy, other[name].noisy)
-        np.testing.assert_array_equal(one.clean, other[name].clean)
+        np.testing.assert_array_equal(one.input, after[name].input)
+        assert not np.array_equal(one.input, other[name].input)
+        np.testing.assert_array_equal(one.target, other[name].target)
 
 
 def test_camera_noise_on_a_folder(tmp_path: Path) -> None:
     images = load(write(tmp_path, ["1.png", "2.png", "3.png"]), noise=Camera(0.01), channels=3, stride=8, seed=0)
     assert images.source.endswith("clean images with camera:0.01 noise")
     for one in every(images).values():
-        assert 0 <= one.noisy.min() <= one.noisy.max() <= 1
-        assert not np.array_equal(one.noisy, one.clean)
+        assert 0 <= one.input.min() <= one.input.max() <= 1
+        assert not np.array_equal(one.input, one.target)
 
 
 def test_pairs_keep_their_own_noise_and_refuse_another(tmp_path: Path) -> None:
     write(tmp_path, [f"{side}/{i}.png" for side in ("noisy", "clean") for i in range(5)])
     images = load(tmp_path, channels=3, stride=8, seed=0)
     for name, one in every(images).items():
-        for side, values in (("noisy", one.noisy), ("clean", one.clean)):
+        for side, values in (("noisy", one.input), ("clean", one.target)):
             want = np.asarray(Image.open(tmp_path / side / f"{name}.png")).transpose(2, 0, 1) / np.float32(255)
             np.testing.assert_array_equal(values, want.astype(np.float32))
     with pytest.raises(UsageError, match="own noise, but gaussian:25"):
@@ -196,10 +196,10 @@ def test_images_are_cropped_to_multiples_of_the_stride_around_the_centre(
 ) -> None:
     write(tmp_path, ["1.png", "2.png", "3.png"], size=(43, 25))
     for name, one in every(load(tmp_path, noise=NOISE, channels=3, stride=stride, seed=0)).items():
-        assert one.clean.shape == shape
+        assert one.target.shape == shape
         whole = np.asarray(Image.open(tmp_path / name)).transpose(2, 0, 1) / 255
         top, left = (25 - shape[1]) // 2, (43 - shape[2]) // 2
-        np.testing.assert_allclose(one.clean, whole[:, top : top + shape[1], left : left + shape[2]], atol=1e-6)
+        np.testing.assert_allclose(one.target, whole[:, top : top + shape[1], left : left + shape[2]], atol=1e-6)
 
 
 def test_images_smaller_than_the_stride_are_refused(tmp_path: Path) -> None:
@@ -210,20 +210,20 @@ def test_images_smaller_than_the_stride_are_refused(tmp_path: Path) -> None:
 
 def test_large_images_are_bounded_by_side_and_by_pixels_of_a_role(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path, [f"{i}.png" for i in range(4)], size=(100, 30))
-    monkeypatch.setattr(splits, "MAX_SIDE", 65)
-    shapes = {one.clean.shape for one in every(load(tmp_path, noise=NOISE, channels=3, stride=8, seed=0)).values()}
+    monkeypatch.setattr(reading, "MAX_SIDE", 65)
+    shapes = {one.target.shape for one in every(load(tmp_path, noise=NOISE, channels=3, stride=8, seed=0)).values()}
     assert shapes == {(3, 24, 64)}
-    monkeypatch.setattr(splits, "MAX_PIXELS", 800)
+    monkeypatch.setattr(reading, "MAX_PIXELS", 800)
     images = load(tmp_path, noise=NOISE, channels=3, stride=8, seed=0)
     assert [len(role) for role in sets(images).values()] == [2, 1, 1]
-    assert images.calibration.pairs[0].clean.shape == (3, 16, 16)  # two images share 800 pixels
-    assert images.report.pairs[0].clean.shape == (3, 24, 24)
+    assert images.calibration.pairs[0].target.shape == (3, 16, 16)  # two images share 800 pixels
+    assert images.report.pairs[0].target.shape == (3, 24, 24)
 
 
 def test_pairs_of_unequal_size_and_channels_that_cannot_be_made(tmp_path: Path) -> None:
     write(tmp_path, [f"noisy/{i}.png" for i in range(3)])
     write(tmp_path, [f"clean/{i}.png" for i in range(3)], size=(32, 24))
-    with pytest.raises(DataError, match="noisy is 40x24 pixels, clean 32x24"):
+    with pytest.raises(DataError, match="the input is 40x24 pixels, the target 32x24"):
         load(tmp_path, channels=3, stride=8, seed=0)
     with pytest.raises(DataError, match="has 3 channels, the network takes 4"):
         load(write(tmp_path / "ok", ["1.png", "2.png", "3.png"]), noise=NOISE, channels=4, stride=8, seed=0)
@@ -278,6 +278,6 @@ def test_crops_keep_their_role_on_a_device() -> None:
     crops = images.selection.crops(64, 3, np.random.default_rng(0))
     moved = crops.to("cpu")
     assert type(moved) is type(crops)
-    assert moved.noisy.shape == moved.clean.shape == (3, 1, 64, 64)
+    assert moved.inputs.shape == moved.targets.shape == (3, 1, 64, 64)
     with pytest.raises(DataError, match="smaller than the 512x512 crops"):
         images.selection.crops(512, 1, np.random.default_rng(0))

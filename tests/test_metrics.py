@@ -11,7 +11,7 @@ from torchmetrics.functional.image import peak_signal_noise_ratio as torchmetric
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from qcompress.errors import DataError, UsageError
-from qcompress.metrics import METRICS, metric, psnr, psnr_loss, ssim, ssim_loss
+from qcompress.metrics import metric, psnr, psnr_loss, ssim, ssim_loss
 
 
 def images(channels: int, sigma: float = 0.1, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -70,7 +70,7 @@ def test_ssim_refuses_images_below_its_window() -> None:
         ssim(small, small)
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", ["psnr", "psnr-y", "ssim"])
 def test_losses_are_the_metric_negated_per_image_and_differentiable(name: str) -> None:
     output, clean = (image.double() for image in images(3, sigma=0.01))
     output = output.clamp(0, 1)
@@ -85,11 +85,11 @@ def test_losses_are_the_metric_negated_per_image_and_differentiable(name: str) -
     torch.testing.assert_close((gradient * step).sum((1, 2, 3)) * 2, change, rtol=1e-4, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", ["psnr", "psnr-y", "ssim"])
 def test_images_do_not_touch_one_another(name: str) -> None:
     output, clean = images(3)
-    together = METRICS[name].per_image(output, clean)
-    alone = torch.cat([METRICS[name].per_image(output[i : i + 1], clean[i : i + 1]) for i in range(3)])
+    together = metric(name).per_image(output, clean)
+    alone = torch.cat([metric(name).per_image(output[i : i + 1], clean[i : i + 1]) for i in range(3)])
     torch.testing.assert_close(together, alone, rtol=1e-12, atol=0)
 
 

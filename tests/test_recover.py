@@ -302,8 +302,8 @@ def test_a_wild_crop_does_not_decide() -> None:
     """One crop in twenty is a thousand times brighter: ordinary images are repaired as if it were not there."""
     model, cuts, data, fresh = randomised(Net()), pruned((1, 5, 7, 13)), crops(20, 1, 12, 12), noise(10, 1, 12, 12, seed=99)
     slim = cut_away(model, cuts)
-    wild = CalibrationCrops(data.noisy.clone(), data.clean)
-    wild.noisy[2] *= 1000
+    wild = CalibrationCrops(data.inputs.clone(), data.targets)
+    wild.inputs[2] *= 1000
 
     def error(level: Level, seen: CalibrationCrops) -> float:
         with torch.no_grad():
@@ -386,7 +386,7 @@ def test_batchnorm_statistics_become_those_of_the_crops() -> None:
     for name, tensor in model.state_dict().items():
         torch.testing.assert_close(tensor, state[name], rtol=0, atol=0)
     with torch.no_grad():
-        maps = model.get_submodule("first")(data.noisy)
+        maps = model.get_submodule("first")(data.inputs)
     parts = maps.split(4)
     torch.testing.assert_close(new.get_buffer("norm.running_mean"), maps.mean((0, 2, 3)))
     torch.testing.assert_close(new.get_buffer("norm.running_var"), torch.stack([p.var((0, 2, 3)) for p in parts]).mean(0))

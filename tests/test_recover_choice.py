@@ -10,7 +10,7 @@ from torch import nn
 from qcompress import surgery, tracing
 from qcompress.architectures.half_unet import HalfUNet
 from qcompress.data.images import CalibrationCrops, SelectionCrops
-from qcompress.metrics import METRICS
+from qcompress.metrics import metric as named
 from qcompress.recover import Level
 from qcompress.recover.choice import mean_metric, recover_best
 from qcompress.selection import Selection
@@ -37,7 +37,7 @@ def setting() -> tuple[nn.Module, nn.Module, object, object, CalibrationCrops, S
 @pytest.mark.parametrize("level", ["none", "bias", "lstsq"])
 def test_what_is_kept_is_never_worse_than_the_cut_network_on_the_selection_crops(level: Level) -> None:
     model, slim, groups, cuts, calibration, selection = setting()
-    metric = METRICS["psnr"]
+    metric = named("psnr")
     found = recover_best(level, model, slim, groups, cuts, calibration, selection, metric)  # type: ignore[arg-type]
     cut, kept = mean_metric(slim, selection, metric), mean_metric(found.model, selection, metric)
     assert kept >= cut
@@ -52,7 +52,7 @@ def test_what_is_kept_is_never_worse_than_the_cut_network_on_the_selection_crops
 def test_repair_that_makes_it_worse_is_not_kept() -> None:
     model, slim, groups, cuts, calibration, selection = setting()
     with torch.no_grad():
-        wanted = SelectionCrops(selection.noisy, slim(selection.noisy))  # here the cut network itself is perfect
-    found = recover_best("lstsq", model, slim, groups, cuts, calibration, wanted, METRICS["psnr"])  # type: ignore[arg-type]
+        wanted = SelectionCrops(selection.inputs, slim(selection.inputs))  # here the cut network itself is perfect
+    found = recover_best("lstsq", model, slim, groups, cuts, calibration, wanted, named("psnr"))  # type: ignore[arg-type]
     assert found.level == "none"
     assert "worse than no repair" in found.note

@@ -109,7 +109,8 @@ def test_keys_of_schema_1_are_stable() -> None:
     assert {"max_abs_diff", "rel"} <= set(report["parity"])
     assert {"backend", "objective", "energy", "trace"} <= set(report["search"])
     assert {"evaluations", "accepted", "gain_db"} <= set(report["refine"])
-    assert set(report["data"]) == {"source", "calibration", "selection", "report"}
+    of_inputs = {"task", "scale", "size", "mean", "std"}
+    assert set(report["data"]) == {"source", "calibration", "selection", "report"} | of_inputs
 
 
 def test_json_round_trip(tmp_path: Path) -> None:

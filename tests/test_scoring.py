@@ -81,7 +81,7 @@ def test_gradients_are_finite_differences_of_each_image(model: Net, crops: Calib
 
     def loss_at(keep: Tensor) -> Tensor:
         with torch.no_grad(), consumer_masks(model, GROUPS, keep[None]):
-            return decibels(model(crops.noisy), crops.clean)
+            return decibels(model(crops.inputs), crops.targets)
 
     step, ones = 1e-6, torch.ones(9, dtype=torch.float64)
     for unit, nudge in enumerate(torch.eye(9, dtype=torch.float64) * step):
@@ -96,7 +96,7 @@ def test_a_loss_that_is_not_per_image_is_refused(model: Net, crops: CalibrationC
 
 def inputs_of(model: Net, crops: CalibrationCrops) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float64]]]:
     with torch.no_grad():
-        a = torch.relu(model.norm(model.one(crops.noisy)))
+        a = torch.relu(model.norm(model.one(crops.inputs)))
         maps = {"up": a, "side": a * a, "end": torch.tanh(model.up(a))}
     return {name: x.transpose(0, 1).flatten(1).numpy() for name, x in maps.items()}
 

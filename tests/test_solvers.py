@@ -132,7 +132,7 @@ def test_exact_names_the_size_it_cannot_take() -> None:
 
 
 def test_unknown_backend_and_option() -> None:
-    with pytest.raises(UsageError, match=r"backend 'qaoa' is unknown, expected one of neal, tabu, steepest, exact"):
+    with pytest.raises(UsageError, match=r"backend 'qaoa' is unknown, expected one of profile, neal, tabu, steepest, exact"):
         solver("qaoa")
     with pytest.raises(UsageError, match=r"backend neal has no option 'speed', expected one of: sweeps"):
         solver("neal", speed=3)

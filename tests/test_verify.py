@@ -74,14 +74,17 @@ def test_quality_is_that_of_the_definition(scaled: Path) -> None:
     found = verify(scaled, reference=Scale(0.9), dense=Scale(1.0), report=images)
     assert found.images == ("a", "bb", "ccc")
     assert found.notes == ()
-    assert found.artifact.psnr == pytest.approx([decibels(0.9 * p.noisy, p.clean) for p in images.pairs], abs=1e-4)
-    assert found.noisy.psnr == pytest.approx([decibels(p.noisy, p.clean) for p in images.pairs], abs=1e-4)
+    assert found.artifact.per_image["psnr"] == pytest.approx(
+        [decibels(0.9 * p.input, p.target) for p in images.pairs], abs=1e-4
+    )
+    assert found.noisy is not None
+    assert found.noisy.per_image["psnr"] == pytest.approx([decibels(p.input, p.target) for p in images.pairs], abs=1e-4)
     assert found.dense == found.noisy
     assert found.slim is not None
-    assert found.slim.psnr == pytest.approx(found.artifact.psnr, abs=1e-5)
-    assert found.artifact.mean() == pytest.approx(np.mean(found.artifact.psnr))
-    assert all(0 < value < 1 for value in found.artifact.ssim)
-    assert found.artifact.mean("ssim") == pytest.approx(np.mean(found.artifact.ssim))
+    assert found.slim.per_image["psnr"] == pytest.approx(found.artifact.per_image["psnr"], abs=1e-5)
+    assert found.artifact.mean() == pytest.approx(np.mean(found.artifact.per_image["psnr"]))
+    assert all(0 < value < 1 for value in found.artifact.per_image["ssim"])
+    assert found.artifact.mean("ssim") == pytest.approx(np.mean(found.artifact.per_image["ssim"]))
 
 
 def test_size_and_hash_are_those_of_the_file(scaled: Path) -> None:
@@ -97,7 +100,7 @@ def test_parity_of_the_same_network_passes_and_of_another_fails(scaled: Path) ->
     assert same is not None and same.passed
     other = verify(scaled, reference=Scale(0.9 * (1 + 2e-5)), dense=None, report=images).parity
     assert other is not None and not other.passed
-    largest = max(float(np.abs(p.noisy).max()) for p in images.pairs)
+    largest = max(float(np.abs(p.input).max()) for p in images.pairs)
     assert other.max_abs_diff == pytest.approx(0.9 * 2e-5 * largest, rel=0.05)
     assert other.rel == pytest.approx(2e-5, rel=0.05)
 
@@ -119,8 +122,9 @@ def test_a_real_network_at_sizes_that_its_stride_does_not_divide(half_unet: tupl
     found = verify(path, reference=model, dense=model, report=images)
     assert found.parity is not None and found.parity.passed
     assert found.notes == ("images cropped or repeated about their centre to multiples of 4: 1 of 2",)
-    assert found.noisy.psnr[0] == pytest.approx(
-        decibels(images.pairs[0].noisy[:, 1:29, :40], images.pairs[0].clean[:, 1:29, :40]), abs=1e-4
+    assert found.noisy is not None
+    assert found.noisy.per_image["psnr"][0] == pytest.approx(
+        decibels(images.pairs[0].input[:, 1:29, :40], images.pairs[0].target[:, 1:29, :40]), abs=1e-4
     )
     assert model.training
     assert all(parameter.requires_grad for parameter in model.parameters())
@@ -178,8 +182,8 @@ def test_files_that_cannot_be_used(tmp_path: Path) -> None:
 
 
 def test_perfect_output_has_infinite_psnr(scaled: Path) -> None:
-    clean = pair("a").clean
+    clean = pair("a").target
     found = verify(scaled, reference=Scale(0.9), dense=Scale(1.0), report=report(Pair("a", "a", clean, clean)))
     assert found.dense is not None
-    assert found.dense.psnr == (float("inf"),)
+    assert found.dense.per_image["psnr"] == (float("inf"),)
     assert found.dense.mean("ssim") == pytest.approx(1.0)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from qcompress.data.images import CalibrationCrops
-from qcompress.frozen import evaluating
+from qcompress.frozen import answer, evaluating
 
 __all__ = ["has_batchnorm", "reestimate_batchnorm"]
 
@@ -38,7 +38,7 @@ def reestimate_batchnorm(model: nn.Module, crops: CalibrationCrops, batch: int =
             layer.momentum = None  # torch's sign for a cumulative average
             layer.train()
         for start in range(0, len(crops), batch):
-            model(crops.noisy[start : start + batch])
+            answer(model, crops.inputs[start : start + batch])
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum
     return model

@@ -6,10 +6,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import nn
 
 from qcompress.data.images import CalibrationCrops, Crops, SelectionCrops
+from qcompress.frozen import answer
 from qcompress.groups import Cut, Groups
 from qcompress.metrics import Metric
 from qcompress.progress import Advance
@@ -31,13 +33,13 @@ class Recovered:
 
 
 def mean_metric(model: nn.Module, crops: Crops, metric: Metric, batch: int = 8) -> float:
-    """Mean over `crops` of the metric, in its unit."""
+    """The metric of `crops`, in its unit: for most the mean over them."""
     with torch.inference_mode():
-        values = [
-            metric.per_image(model(crops.noisy[start : start + batch]), crops.clean[start : start + batch])
+        evidence = [
+            metric.evidence_of(answer(model, crops.inputs[start : start + batch]), crops.targets[start : start + batch])
             for start in range(0, len(crops), batch)
         ]
-    return float(torch.cat(values).double().mean())
+    return metric.overall(np.concatenate(evidence))
 
 
 def recover_best(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from qcompress import seeds
 from qcompress.data.images import CalibrationCrops
 from qcompress.errors import UsageError
-from qcompress.frozen import evaluating, frozen
+from qcompress.frozen import answer, evaluating, frozen
 from qcompress.groups import Cut, Groups
 from qcompress.progress import Advance
 from qcompress.recover.design import Affine, output_rows, places_of, rows, set_matrix, weight_matrix
@@ -49,7 +49,7 @@ class _Batch:
     """Some crops, all to be fitted to or all held back."""
 
     number: int
-    noisy: Tensor
+    inputs: Tensor
     held: bool
 
 
@@ -115,7 +115,7 @@ def _batches(crops: CalibrationCrops, size: int) -> list[_Batch]:
     every = min(5, len(crops))
     held = torch.arange(len(crops)) % every == every - 1
     parts = [(part, flag) for flag in (False, True) for part in torch.split(torch.nonzero(held == flag)[:, 0], size)]
-    return [_Batch(number, crops.noisy[part], flag) for number, (part, flag) in enumerate(parts)]
+    return [_Batch(number, crops.inputs[part], flag) for number, (part, flag) in enumerate(parts)]
 
 
 def _blocks(names: Sequence[str], slim: nn.Module, positions: int) -> Iterator[list[str]]:
@@ -173,7 +173,7 @@ def _dense_outputs(
         for part in batches:
             for calls in targets.values():
                 calls.append([])
-            dense(part.noisy)
+            answer(dense, part.inputs)
     return targets
 
 
@@ -211,14 +211,14 @@ def _collect(
             raise _Enough
 
     with _after(slim, (name,), see), suppress(_Enough):
-        slim(part.noisy)
+        answer(slim, part.inputs)
 
 
 def _weights(targets: list[list[Tensor]], batches: Sequence[_Batch]) -> list[Tensor]:
     """Per batch: (images,) how much each image counts, see `outlier_weights`; `targets` are (rows, outputs) per call."""
     energies = []
     for part, calls in zip(batches, targets, strict=True):
-        energy = torch.zeros(len(part.noisy), dtype=torch.float64)
+        energy = torch.zeros(len(part.inputs), dtype=torch.float64)
         for y in calls:
             energy += y.reshape(len(energy), -1, y.shape[1]).double().var(1, correction=0).sum(1)
         energies.append(energy)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from qcompress.data.images import SelectionCrops
+from qcompress.frozen import answer
 from qcompress.groups import Groups
 from qcompress.masks import consumer_masks
 from qcompress.metrics import Metric
@@ -30,13 +31,13 @@ class SlicedMetric:
     def __init__(self, model: nn.Module, groups: Groups, crops: SelectionCrops, metric: Metric, batch: int = 16) -> None:
         self._shell = SlicedShell(model)
         self._groups, self._metric, self._batch = groups, metric, batch
-        self._noisy = crops.noisy.contiguous(memory_format=torch.channels_last)
-        self._clean = crops.clean
+        self._inputs = crops.inputs.contiguous(memory_format=torch.channels_last)
+        self._targets = crops.targets
 
     @property
     def images(self) -> int:
         """Number of images a full evaluation sees."""
-        return len(self._noisy)
+        return len(self._inputs)
 
     def __call__(self, selections: Sequence[Selection], images: range) -> NDArray[np.float64]:
         """(K, len(images)) metric of each candidate on each image, higher is better."""
@@ -48,7 +49,7 @@ class SlicedMetric:
         with torch.inference_mode():
             for start in range(images.start, images.stop, self._batch):
                 chosen = slice(start, min(start + self._batch, images.stop))
-                values.append(self._metric.per_image(slim(self._noisy[chosen]), self._clean[chosen]))
+                values.append(self._metric.per_image(answer(slim, self._inputs[chosen]), self._targets[chosen]))
         return _signed(torch.cat(values), self._metric)
 
 
@@ -68,24 +69,24 @@ class MaskedMetric:
         fill: Mapping[str, Tensor] | None = None,
     ) -> None:
         self._model, self._groups, self._metric, self._batch, self._fill = model, groups, metric, batch, fill
-        self._noisy = crops.noisy.contiguous(memory_format=torch.channels_last)
-        self._clean = crops.clean
+        self._inputs = crops.inputs.contiguous(memory_format=torch.channels_last)
+        self._targets = crops.targets
 
     @property
     def images(self) -> int:
         """Number of images a full evaluation sees."""
-        return len(self._noisy)
+        return len(self._inputs)
 
     def __call__(self, selections: Sequence[Selection], images: range) -> NDArray[np.float64]:
         """(K, len(images)) metric of each candidate on each image, higher is better."""
-        keep = torch.from_numpy(np.stack([~selection.x for selection in selections])).to(self._noisy)
+        keep = torch.from_numpy(np.stack([~selection.x for selection in selections])).to(self._inputs)
         rows = [(candidate, image) for candidate in range(len(selections)) for image in images]
         values = []
         with torch.inference_mode():
             for start in range(0, len(rows), self._batch):
                 candidates, chosen = (list(part) for part in zip(*rows[start : start + self._batch], strict=True))
                 with consumer_masks(self._model, self._groups, keep[candidates], self._fill):
-                    values.append(self._metric.per_image(self._model(self._noisy[chosen]), self._clean[chosen]))
+                    values.append(self._metric.per_image(answer(self._model, self._inputs[chosen]), self._targets[chosen]))
         return _signed(torch.cat(values), self._metric).reshape(len(selections), len(images))
 
 

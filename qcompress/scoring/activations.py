@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from qcompress.data.images import CalibrationCrops
-from qcompress.frozen import frozen
+from qcompress.frozen import answer, frozen
 from qcompress.groups import Group, Groups
 from qcompress.masks import channel_axis, consumer_units
 from qcompress.progress import Advance
@@ -118,7 +118,7 @@ def _stream(
     """Run `crops` through `model` and show `see` every input of each of `layers`, as (batch, places, channels) in float64."""
     with frozen(model), torch.no_grad(), _listening(model, layers, see):
         for start in range(0, len(crops), batch):
-            model(crops.noisy[start : start + batch])
+            answer(model, crops.inputs[start : start + batch])
             if progress:
                 progress(min(start + batch, len(crops)) / len(crops))
 

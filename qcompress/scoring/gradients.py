@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from qcompress.data.images import CalibrationCrops
-from qcompress.frozen import frozen
+from qcompress.frozen import answer, frozen
 from qcompress.groups import Groups
 from qcompress.masks import consumer_masks
 from qcompress.progress import Advance
@@ -18,7 +18,7 @@ from qcompress.progress import Advance
 __all__ = ["Loss", "mask_gradients"]
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-"""(output, clean), both (N, ...), to one loss per image (N,); for PSNR: its negative in dB, of the unclamped output."""
+"""(output, targets), both (N, ...), to one loss per image (N,); for PSNR: its negative in dB, of the unclamped output."""
 
 
 def mask_gradients(
@@ -37,14 +37,14 @@ def mask_gradients(
     rows = []
     with frozen(model):
         for start in range(0, len(crops), batch):
-            noisy, clean = crops.noisy[start : start + batch], crops.clean[start : start + batch]
-            masks = noisy.new_ones(len(noisy), len(groups.space), requires_grad=True)
+            inputs, targets = crops.inputs[start : start + batch], crops.targets[start : start + batch]
+            masks = inputs.new_ones(len(inputs), len(groups.space), requires_grad=True)
             with torch.enable_grad(), consumer_masks(model, groups, masks):
-                losses = loss(model(noisy), clean)
-            if losses.shape != (len(noisy),):
-                raise ValueError(f"the loss gave shape {tuple(losses.shape)} for {len(noisy)} images, expected one value each")
+                losses = loss(answer(model, inputs), targets)
+            if losses.shape != (len(inputs),):
+                raise ValueError(f"the loss gave shape {tuple(losses.shape)} for {len(inputs)} images, expected one value each")
             (gradient,) = torch.autograd.grad(losses.sum(), masks)
             rows.append(gradient.detach().cpu().numpy().astype(np.float64))
             if progress:
-                progress((start + len(noisy)) / len(crops))
+                progress((start + len(inputs)) / len(crops))
     return np.concatenate(rows)

@@ -2,22 +2,44 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from types import MappingProxyType
 
 from qcompress.errors import UsageError
+from qcompress.solvers import plugins
 from qcompress.solvers.annealing import Annealing
+from qcompress.solvers.configured import configured
 from qcompress.solvers.descent import SteepestDescent
 from qcompress.solvers.enumeration import Enumeration
 from qcompress.solvers.foreign import Foreign, from_dimod
-from qcompress.solvers.protocol import Solver
+from qcompress.solvers.profile import Profiles
+from qcompress.solvers.protocol import CapacitySolver, Remote, Solver
+from qcompress.solvers.remote import REMOTE, account_of, opened, ready, rounds_of
 from qcompress.solvers.tabu import Tabu
 
-__all__ = ["SOLVERS", "Annealing", "Enumeration", "Foreign", "Solver", "SteepestDescent", "Tabu", "from_dimod", "solver"]
+__all__ = [
+    "REMOTE",
+    "SOLVERS",
+    "Annealing",
+    "CapacitySolver",
+    "Enumeration",
+    "Foreign",
+    "Profiles",
+    "Remote",
+    "Solver",
+    "SteepestDescent",
+    "Tabu",
+    "account_of",
+    "from_dimod",
+    "opened",
+    "ready",
+    "rounds_of",
+    "solver",
+]
 
 SOLVERS: Mapping[str, Solver] = MappingProxyType(
     {
+        "profile": Profiles(),
         "neal": Annealing(),
         "tabu": Tabu(),
         "steepest": SteepestDescent(),
@@ -26,19 +48,22 @@ SOLVERS: Mapping[str, Solver] = MappingProxyType(
 )
 
 
-def solver(name: str, **options: float) -> Solver:
+def solver(name: str, **options: float | str | bool) -> Solver | Remote:
     """The backend called `name`, with some of its options set.
 
-    Raises UsageError for a name that is not in `SOLVERS`, and for an option that the backend does not have.
+    It is looked for in `SOLVERS`, in `REMOTE`, then among the plugins.
+
+    Raises UsageError for a name that is nowhere, and for an option that the backend does not have; BackendError for a plugin
+    that cannot be loaded.
 
     >>> solver("neal", sweeps=50)
     Annealing(sweeps=50)
     """
-    if name not in SOLVERS:
-        raise UsageError(f"backend {name!r} is unknown, expected one of {', '.join(SOLVERS)}")
-    chosen = SOLVERS[name]
-    known = [field.name for field in dataclasses.fields(chosen)]  # type: ignore[arg-type]
-    for key in options:
-        if key not in known:
-            raise UsageError(f"backend {name} has no option {key!r}, expected one of: {', '.join(known) or '(it has none)'}")
-    return dataclasses.replace(chosen, **options)  # type: ignore[type-var]
+    table = {**SOLVERS, **REMOTE}
+    others = plugins.installed() if name not in table else {}
+    if name not in table and name not in others:
+        known = ", ".join((*table, *others))
+        raise UsageError(f"backend {name!r} is unknown, expected one of {known}")
+    backend = table[name] if name in table else plugins.load(others[name])
+    found: Solver | Remote = configured(name, backend, options)
+    return found

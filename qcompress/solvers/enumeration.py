@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from qcompress.errors import BackendError
+from qcompress.search_exact import subset_energies
 from qcompress.solvers.components import solve_blocks
 
 if TYPE_CHECKING:
@@ -37,20 +38,9 @@ class Enumeration:
                     f"backend exact: a connected part has {len(linear)} variables, at most {self.largest} can be enumerated",
                     hint="--backend neal takes any size",
                 )
-            energies = _energies(linear, couplings)
+            energies = subset_energies(linear, couplings)
             lowest = np.argsort(energies, kind="stable")[:reads]
             states = np.concatenate((lowest, np.full(reads - len(lowest), lowest[0])))
             return (states[:, None] >> np.arange(len(linear)) & 1).astype(np.int8)
 
         return solve_blocks(bqm, solve, reads=reads, seed=seed)
-
-
-def _energies(linear: NDArray[np.float64], couplings: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(2**m,) energies; bit i of the place is variable i. Each variable doubles the table of those before it."""
-    energies = np.zeros(1)
-    for variable, cost in enumerate(linear.tolist()):
-        field = np.full(1, cost)
-        for pull in couplings[variable, :variable].tolist():
-            field = np.concatenate((field, field + pull))
-        energies = np.concatenate((energies, energies + field))
-    return energies

@@ -1,0 +1,87 @@
+"""Scores and search as one step of a run: with a backend elsewhere, scores outlive its failure, and its work is booked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qcompress import kept_scores, qubo, scoring
+from qcompress._version import __version__
+from qcompress.alignment import Alignment
+from qcompress.budgets import Budget
+from qcompress.errors import BackendError
+from qcompress.scores import Scores
+from qcompress.searching import Found, search
+
+if TYPE_CHECKING:
+    from qcompress.pipeline import Job
+
+__all__ = ["find", "key_of_job", "score"]
+
+
+def find(job: Job, target: Budget, alignment: Alignment, folder: Path | None = None) -> Found:
+    """Scores the units and solves the problem at the budget.
+
+    Where the backend fails, or Ctrl-C comes while it runs, the scores are kept in `folder`, and taken up from there next time.
+
+    Raises BackendError, UsageError.
+    """
+    settings = job.settings
+    key = key_of_job(job)
+    scores = None if folder is None else kept_scores.recall(job.groups.space, key, folder)
+    if scores is None:
+        scores = score(job)
+    else:
+        job.watch.say("scores: those of the last run, which the backend did not finish")
+    problem = qubo.formulate(settings.search.objective, scores)
+    with job.watch.stage("capacity search") as advance, _keeping(scores, key, folder):
+        found = search(problem, target, alignment, settings.search, settings.seed, job.watch.say)
+        result = found.search
+        blocks = f", kept in multiples of {alignment.align}" if alignment.align > 1 else ""
+        proven = f", bound {result.certificate.bound:.4f}" if result.certificate else ""
+        energies = f"energy {result.energy:.4f}, greedy {result.greedy_energy:.4f}{proven}"
+        advance(1, f"{len(result.selection)} units, {energies}{blocks}")
+    return found
+
+
+def score(job: Job) -> Scores:
+    """The scores of the units on the calibration crops of the run."""
+    with job.watch.stage("scores", 1.0) as advance:
+        return scoring.score(job.model, job.groups, job.calibration(), job.metric.loss, progress=advance)
+
+
+@contextmanager
+def _keeping(scores: Scores, key: str, folder: Path | None) -> Iterator[None]:
+    """Keeps the scores if the block does not end well, and says so in the hint; else forgets those of an earlier run."""
+    try:
+        yield
+    except (BackendError, KeyboardInterrupt) as error:
+        path = None if folder is None else kept_scores.keep(scores, key, folder)
+        if path is not None and isinstance(error, BackendError):
+            kept = f"the scores are kept in {path}: the same command goes on from there, with another --backend too"
+            error.hint = f"{error.hint}; {kept}" if error.hint else kept
+        raise
+    if folder is not None:
+        kept_scores.forget(folder)
+
+
+def key_of_job(job: Job) -> str:
+    """Of everything that the scores depend on."""
+    import torch
+
+    settings, space = job.settings, job.groups.space
+    return kept_scores.key_of(
+        tool=__version__,
+        torch=torch.__version__,
+        device=settings.device,
+        checkpoint=job.checkpoint.sha256,
+        arguments=dict(job.checkpoint.arguments),
+        images=job.splits.calibration.sha256,
+        crops=settings.data.calibration_crops,
+        crop=settings.data.crop,
+        metric=settings.metric,
+        seed=settings.seed,
+        groups=[space.groups, space.sizes, space.floors],
+    )

@@ -1,0 +1,67 @@
+"""`formulate`: the problem of a checkpoint as files, to be solved on another machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from qcompress import choosing, kept_scores, offline, qubo, slim_folder
+from qcompress._version import __version__
+from qcompress.alignment import Alignment
+from qcompress.budgets import budget
+from qcompress.errors import UsageError
+from qcompress.groups import Groups
+from qcompress.offline import Ask, ProblemFile, Provenance
+from qcompress.pipeline import prepare
+from qcompress.progress import SILENT, Observer
+from qcompress.settings import Settings
+
+__all__ = ["Formulated", "formulate"]
+
+
+@dataclass(frozen=True, eq=False)
+class Formulated:
+    """Where the problem was written, and what its JSON says."""
+
+    path: Path
+    record: ProblemFile
+    interactions: int
+
+
+def formulate(
+    checkpoint: str | Path, settings: Settings | None = None, *, out: str | Path = "problem.bqm", observer: Observer = SILENT
+) -> Formulated:
+    """Scores the units of `checkpoint` and writes the problem to `out` (…bqm) and, beside it, what its variables are (…json).
+
+    Raises:
+        QCompressError: one of its kinds, see `qcompress.errors`.
+
+    """
+    settings, path = settings or Settings(), Path(out)
+    if path.suffix == ".json":
+        raise UsageError(f"--out {path}: expected a name like problem.bqm", "the JSON of the units is written beside it")
+
+    def check(groups: Groups) -> None:
+        target = budget(settings.budget, settings.sparsity, groups.space, groups.params, groups.macs)
+        if settings.search.align is not None:
+            Alignment(groups.space, settings.search.align).reach(target)
+
+    job = prepare(Path(checkpoint), settings, observer, check=check)
+    scores = choosing.score(job)
+    problem = qubo.formulate(settings.search.objective, scores)
+    record = offline.write_problem(
+        problem,
+        path,
+        tool=f"qcompress {__version__}",
+        checkpoint=slim_folder.source_of(job.checkpoint),
+        layers=offline.layer_records(job.groups),
+        ask=Ask(budget=settings.budget, sparsity=settings.sparsity, align=settings.search.align),
+        provenance=Provenance(
+            scores=kept_scores.digest(scores),
+            images=job.splits.calibration.sha256,
+            objective=repr(settings.search.objective),
+            metric=settings.metric,
+            seed=settings.seed,
+        ),
+    )
+    return Formulated(path, record, problem.to_bqm().num_interactions)

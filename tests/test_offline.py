@@ -1,0 +1,172 @@
+"""Problems and selections as files, and what strangers may put into them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sapi.fixtures import problem
+from torch import nn
+
+from qcompress import offline, tracing
+from qcompress.errors import PlanError, QCompressError, UsageError
+from qcompress.groups import Groups
+from qcompress.offline import Ask, Provenance, read_problem, read_selection, write_problem
+from qcompress.plans import Source
+from qcompress.problem import Problem
+from qcompress.search import to_capacity
+from qcompress.selection import UnitSpace
+from qcompress.settings import SearchOptions
+from qcompress.solvers import SOLVERS
+from qcompress.solving import found_of, solve
+
+SHA = "0" * 64
+SOURCE = Source(file="net.pt", sha256=SHA, architecture="half-unet", arguments={})
+
+
+def write(asked: Problem, path: Path, **changes: Any) -> Path:
+    facts: dict[str, Any] = {
+        "tool": "qcompress test",
+        "checkpoint": SOURCE,
+        "layers": (),
+        "ask": Ask(budget="filters", sparsity=0.5, align=1),
+        "provenance": Provenance(scores=SHA, images=SHA, objective="Hybrid()", metric="psnr", seed=0),
+    }
+    write_problem(asked, path, **{**facts, **changes})
+    return path
+
+
+def test_a_problem_comes_back_as_it_was(tmp_path: Path) -> None:
+    asked = problem(7, 1, 4)
+    known = read_problem(write(asked, tmp_path / "p.bqm")).problem
+    assert known.space == asked.space
+    np.testing.assert_array_equal(known.linear, asked.linear)
+    for ours, theirs in zip(asked.couplings, known.couplings, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("name", ["filters", "params", "macs"])
+def test_costs_are_those_of_the_network(name: str, tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 6, 3, groups=2), nn.Conv2d(6, 3, 1))
+    groups = tracing.trace(model.eval(), torch.zeros(1, 3, 16, 16))
+    space = groups.space
+    asked = Problem(space, np.ones(len(space)), tuple(np.zeros((size, size)) for size in space.sizes))
+    layers = offline.layer_records(groups)
+    path = write(asked, tmp_path / "p.bqm", layers=layers, ask=Ask(budget=name, sparsity=0.3, align=None))
+    target = read_problem(path).record.target
+    for counts in (np.zeros(len(space.sizes), int), np.array(space.sizes) // 2, np.subtract(space.sizes, space.floors)):
+        by_name = dict(zip(space.groups, counts.tolist(), strict=True))
+        true = sum(by_name.values()) if name == "filters" else cost(groups, name, {}) - cost(groups, name, by_name)
+        assert int(target.capacity(counts)) == true
+
+
+def cost(groups: Groups, name: str, counts: dict[str, int]) -> int:
+    return groups.params(counts) if name == "params" else groups.macs(counts)
+
+
+def test_solved_elsewhere_is_solved_here(tmp_path: Path) -> None:
+    asked = problem(9, 9, seed=2)
+    path = write(asked, tmp_path / "p.bqm")
+    written = solve(path, SearchOptions(backend="tabu"), seed=3, out=tmp_path / "s.json")
+    assert read_selection(tmp_path / "s.json") == written
+    known = read_problem(path)
+    here = to_capacity(asked, known.record.target, SOLVERS["tabu"], 3, reads=SearchOptions().reads)
+    found = found_of(written, asked.space, SHA).search
+    assert found.selection == here.selection
+    assert found.energy == pytest.approx(here.energy)
+    assert (found.asked, found.capacity) == (9, 9)
+    with pytest.raises(UsageError, match="is the problem itself"):
+        solve(path, SearchOptions(backend="tabu"), out=path)
+
+
+def test_a_selection_of_another_network_is_refused(tmp_path: Path) -> None:
+    written = solve(write(problem(5, 5), tmp_path / "p.bqm"), SearchOptions(backend="tabu"), out=tmp_path / "s.json")
+    with pytest.raises(PlanError, match=r"the selection is of net\.pt with sha256 000000000000, this is 111111111111"):
+        found_of(written, problem(5, 5).space, "1" * 64)
+    with pytest.raises(PlanError, match="group g1 has 5 units in the selection and 4 in the network"):
+        found_of(written, problem(5, 4).space, SHA)
+    with pytest.raises(PlanError, match="falls below its floor"):
+        found_of(written, UnitSpace(("g0", "g1"), (5, 5), (5, 5)), SHA)
+
+
+def edited(path: Path, **changes: Any) -> None:
+    data = json.loads(path.read_text())
+    path.write_text(json.dumps({**data, **changes}))
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"schema": 2}, "schema"),
+    ({"kind": "something"}, "kind"),
+    ({"extra": 1}, "extra"),
+    ({"bqm": "x"}, "bqm"),
+    ({"groups": [{"name": "g0", "size": 5, "floor": 1}, {"name": "g0", "size": 5, "floor": 1}]}, "same name"),
+    ({"groups": [{"name": f"g{n}", "size": 65536, "floor": 1} for n in range(9)]}, "too large"),
+    ({"groups": [{"name": "g0", "size": 5, "floor": 9}]}, "keeps more units than it has"),
+    ({"groups": [{"name": "g0", "size": 4, "floor": 1}, {"name": "g1", "size": 5, "floor": 1}]}, "10 variables, expected 9"),
+    ({"groups": [{"name": "g0", "size": 5, "floor": 1}, {"name": "zz", "size": 5, "floor": 1}]}, "not the units"),
+    ({"groups": [{"name": "g0", "size": 10, "floor": 1}]}, "not the units"),
+    ({"ask": {"budget": "watts", "sparsity": 0.5, "align": 1}}, "budget"),
+    ({"ask": {"budget": "filters", "sparsity": 1.5, "align": 1}}, "sparsity"),
+])  # fmt: skip
+def test_a_problem_that_was_tampered_with(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    path = write(problem(5, 5), tmp_path / "p.bqm")
+    edited(tmp_path / "p.json", **changes)
+    with pytest.raises(PlanError, match=message):
+        read_problem(path)
+
+
+def test_couplings_between_groups_are_refused(tmp_path: Path) -> None:
+    path = write(problem(5, 5), tmp_path / "p.bqm")
+    bqm = problem(5, 5).to_bqm()
+    bqm.add_quadratic(bqm.variables[0], bqm.variables[9], 1.0)
+    with bqm.to_file() as file:
+        data = file.read()
+    path.write_bytes(data)
+    edited(tmp_path / "p.json", bqm=hashlib.sha256(data).hexdigest())
+    with pytest.raises(PlanError, match="couplings between groups"):
+        read_problem(path)
+
+
+def test_another_bqm_and_missing_files(tmp_path: Path) -> None:
+    path = write(problem(5), tmp_path / "p.bqm")
+    path.write_bytes(b"x")
+    with pytest.raises(PlanError, match=r"not the file that p\.json was written for"):
+        read_problem(path)
+    with pytest.raises(PlanError, match="cannot be read"):
+        read_problem(tmp_path / "none.bqm")
+    with pytest.raises(PlanError, match="is not a file"):
+        read_selection(tmp_path)
+
+
+@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(place=st.floats(0, 1), junk=st.binary(max_size=12), cut=st.booleans())
+def test_damaged_bytes_are_errors_of_ours(tmp_path: Path, place: float, junk: bytes, cut: bool) -> None:
+    path = write(problem(3, 2), tmp_path / "p.bqm")
+    data = path.read_bytes()
+    at = int(place * len(data))
+    damaged = data[:at] + junk + (b"" if cut else data[at + len(junk) :])
+    path.write_bytes(damaged)
+    edited(tmp_path / "p.json", bqm=hashlib.sha256(damaged).hexdigest())
+    try:
+        read_problem(path)
+    except QCompressError as error:
+        assert "\n" not in error.message
+
+
+@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.one_of(
+        st.binary(max_size=200), st.recursive(st.none() | st.integers() | st.text(), st.lists).map(json.dumps).map(str.encode)
+    )
+)
+def test_any_bytes_as_a_selection(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "s.json").write_bytes(data)
+    with pytest.raises(PlanError):
+        read_selection(tmp_path / "s.json")
