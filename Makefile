@@ -9,11 +9,12 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: help demo test fast lint types imports docs-check wheel bench-refine clean
+.PHONY: help demo test extras fast lint types imports docs-check wheel bench-refine clean
 
 help:
 	@echo "make demo    prune the reference checkpoint to half of its filters on the shipped photographs"
 	@echo "make test    lint, types, import rules, all tests"
+	@echo "make extras  the tests of what needs spandrel, timm and onnx2torch"
 	@echo "make fast    the tests that take seconds"
 	@echo "make wheel   build the wheel and the source distribution into dist/"
 
@@ -28,6 +29,15 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 
 $(VENV)/.ready-dev: $(VENV)/.ready
 	$(PIP) --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+# spandrel, timm and onnx2torch want torchvision, which here and there does not fit the torch that is installed; so they are tested
+# in an environment of their own, laid over the first.
+$(VENV)-extras/.ready: $(VENV)/.ready-dev
+	$(PYTHON) -m venv $(VENV)-extras
+	$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' > "$$($(VENV)-extras/bin/python -c 'import site; print(site.getsitepackages()[0])')/base.pth"
+	$(VENV)-extras/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt '.[restoration,timm,onnx-in]'
+	$(VENV)-extras/bin/python -m pip --disable-pip-version-check uninstall --quiet --yes qcompress
 	@touch $@
 
 demo: $(VENV)/.ready
@@ -46,6 +56,10 @@ imports: $(VENV)/.ready-dev
 # One thread per worker: two workers with two threads each would only get in each other's way on two cores.
 test: lint types imports
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+	$(MAKE) extras
+
+extras: $(VENV)-extras/.ready
+	QCOMPRESS_EXTRAS=1 OMP_NUM_THREADS=1 $(VENV)-extras/bin/python -m pytest tests/test_loaders_extras.py
 
 fast: $(VENV)/.ready-dev
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow"
