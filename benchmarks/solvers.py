@@ -75,7 +75,8 @@ def numbered(solve: Solver, bqm: Any, *, reads: int, seed: int) -> Any:
     """`solve` on variables called 0, 1, ...: openjij takes tuples for coordinates."""
     names = dict(enumerate(bqm.variables))
     plain = bqm.relabel_variables({name: number for number, name in names.items()}, inplace=False)
-    return solve(plain, reads=reads, seed=seed).relabel_variables(names, inplace=False)
+    found: Any = solve(plain, reads=reads, seed=seed)
+    return found.relabel_variables(names, inplace=False)
 
 
 def timed(run: Callable[[], SearchResult]) -> tuple[SearchResult, float]:

@@ -33,8 +33,8 @@ SETTLED, LEAST_SETTLED = 8, 8
 PER_UNIT = 8
 """At most so many steps for each unit of a group: small ones are soon exhausted."""
 
-KICK = 8
-"""One in so many of the units on the smaller side is swapped at random in all starts but the first."""
+KICKS = (2, 8, 3)
+"""Starts but the first swap one in so many of the units on the smaller side at random, in turn: near and far."""
 
 
 @dataclass(frozen=True)
@@ -119,9 +119,11 @@ class Profiles:
         linear = np.stack([profiles[g].linear for g in members]).astype(np.float32)
         couplings = np.stack([profiles[g].couplings for g in members]).astype(np.float32)
         rows = np.stack([profiles[g].rows[k] for g, k in tasks])
-        again = [i for i in range(1, len(tasks)) if tasks[i] == tasks[i - 1]]
-        for i in again:
-            _kick(rows[i], rng)
+        start = 0
+        for i in range(1, len(tasks)):
+            start = start + 1 if tasks[i] == tasks[i - 1] else 0
+            if start:
+                _kick(rows[i], KICKS[start % len(KICKS)], rng)
         found = swap_tabu(linear, couplings, group, rows, min(self.steps, PER_UNIT * linear.shape[1]), rng)
         for place, g in enumerate(members):
             profile = profiles[g]
@@ -130,9 +132,9 @@ class Profiles:
             profile.offer(profile.descend(mine))
 
 
-def _kick(row: NDArray[np.bool_], rng: np.random.Generator) -> None:
-    """Swaps some random pruned units for kept ones, in place."""
+def _kick(row: NDArray[np.bool_], share: int, rng: np.random.Generator) -> None:
+    """Swaps one in `share` pruned units for kept ones at random, in place."""
     pruned, kept = np.flatnonzero(row), np.flatnonzero(~row)
-    number = -(-min(len(pruned), len(kept)) // KICK)
+    number = -(-min(len(pruned), len(kept)) // share)
     row[rng.choice(pruned, number, replace=False)] = False
     row[rng.choice(kept, number, replace=False)] = True
