@@ -18,7 +18,7 @@ from qcompress.errors import ArchitectureError, InputError
 from qcompress.exporters import external_data, lowering
 from qcompress.exporters.runtime import Network, first_line, open_onnx
 
-__all__ = ["INSTALL", "is_onnx", "to_module"]
+__all__ = ["INSTALL", "is_onnx", "named", "to_module"]
 
 INSTALL = "pip install 'qcompress[onnx-in]'"
 _WRONG = 1e-4  # relative difference from onnxruntime that no rounding explains
@@ -46,8 +46,7 @@ def to_module(path: Path) -> nn.Module:
     runtime = open_onnx(path)
     converter = _converter(path)
     model = onnx.load_model(str(path)) if external else onnx.ModelProto.FromString(data)
-    lowered = lowering.lowered(model, str(path))
-    _name_layers(lowered)
+    lowered = named(lowering.lowered(model, str(path)))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of torch, about arrays that cannot be written to
@@ -67,8 +66,8 @@ def _converter(path: Path) -> Any:
         raise ArchitectureError(f"{path}: to prune an ONNX file takes onnx2torch: {_told(error)}", INSTALL) from error
 
 
-def _name_layers(model: onnx.ModelProto) -> None:
-    """Call every node with weights after them. onnx2torch turns dots into slashes, so they become underscores before."""
+def named(model: onnx.ModelProto) -> onnx.ModelProto:
+    """`model`, every node with weights called after them; dots, which onnx2torch turns into slashes, as underscores."""
     weights = {initializer.name for initializer in model.graph.initializer}
     taken: set[str] = set()
     for number, node in enumerate(model.graph.node):
@@ -79,6 +78,7 @@ def _name_layers(model: onnx.ModelProto) -> None:
             name = f"{name}_{number}"
         taken.add(name)
         node.name = name
+    return model
 
 
 def _compare(path: Path, runtime: Network, module: nn.Module) -> None:

@@ -17,7 +17,7 @@ from qcompress.budgets import Budget, budget
 from qcompress.checkpoints import Checkpoint
 from qcompress.data.images import CalibrationCrops, SelectionCrops, Splits
 from qcompress.errors import ExportError, UsageError
-from qcompress.exporters import EXPORTERS, Artifact
+from qcompress.exporters import EXPORTERS, Artifact, graph
 from qcompress.framing import Frame, frame, frame_of, load_images, runner
 from qcompress.groups import Groups
 from qcompress.metrics import Metric, companions, metric
@@ -377,8 +377,11 @@ def _export_both(job: Job, slim: nn.Module, plan: Plan, stage: Path, scratch: Pa
     """The slim ONNX file, and the dense one to compare with (which is not kept)."""
     options, metadata = job.settings.export, assembly.onnx_metadata(job.checkpoint, plan)
     example = torch.zeros(job.frame.example_shape)
-    write = EXPORTERS["onnx"]
+    write, source = EXPORTERS["onnx"], job.checkpoint
     with job.watch.stage("export"):
+        if source.architecture == loading.ONNX:
+            artifact = graph.rewrite(source.path, job.model, slim, example, stage / "model.onnx", metadata=metadata)
+            return artifact, graph.original(source.path)
         artifact = write(slim, example, stage / "model.onnx", opset=options.opset, dynamic=options.dynamic, metadata=metadata)
         dense = write(
             job.model, example, scratch / "dense.onnx", opset=options.opset, dynamic=options.dynamic, metadata=metadata

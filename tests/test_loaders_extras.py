@@ -7,18 +7,21 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 import torch
 from conftest import lively
 from onnx import TensorProto, helper
 from torch import nn
+from zoo import architecture
 
 from qcompress import checkpoints, loading, restoration, slim_folder, surgery, timm_models, tracing
 from qcompress.architectures.dncnn import build_dncnn
 from qcompress.checkpoints import Checkpoint
 from qcompress.errors import ArchitectureError, InputError, PlanError, UsageError
-from qcompress.exporters import EXPORTERS
+from qcompress.exporters import EXPORTERS, graph, modules
+from qcompress.exporters.runtime import open_onnx
 from qcompress.plans import Plan
 from qcompress.selection import Selection
 
@@ -107,13 +110,13 @@ def test_insisting_on_spandrel(compact: Path, checkpoint: Path) -> None:
 )
 def test_shapes_from_a_plan_are_bounded(shapes: Any, message: str) -> None:
     with pytest.raises(ArchitectureError, match=message):
-        restoration.build("spandrel:Compact", {"shapes": shapes})
+        restoration.build("spandrel:Compact", {"shapes": shapes}, held=1)
 
 
 def test_shapes_of_another_network_are_refused(compact: Path) -> None:
     arguments = checkpoints.load(compact).arguments
     with pytest.raises(ArchitectureError, match="recognises spandrel:Compact"):
-        restoration.build("spandrel:NAFNet", arguments)
+        restoration.build("spandrel:NAFNet", arguments, held=1)
 
 
 def test_without_spandrel_it_is_named_as_a_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,7 +155,7 @@ def test_timm_by_name(tmp_path: Path) -> None:
 def test_timm_neither_downloads_nor_guesses(name: str, arguments: dict[str, Any], message: str) -> None:
     extra("timm")
     with pytest.raises(ArchitectureError, match=message):
-        timm_models.build(name, arguments)
+        timm_models.build(name, arguments, held=1)
 
 
 def exported(network: nn.Module, path: Path, size: int = 32) -> Path:
@@ -193,7 +196,7 @@ def test_an_onnx_file_is_pruned_as_modules(tmp_path: Path) -> None:
         loading.load(other, arch="dncnn")
 
 
-def graph(nodes: list[onnx.NodeProto], path: Path, opset: int = 18) -> Path:
+def saved(nodes: list[onnx.NodeProto], path: Path, opset: int = 18) -> Path:
     value = helper.make_tensor_value_info
     inputs = [value("x", TensorProto.FLOAT, [1, 3, 8, 8])]
     outputs = [value("y", TensorProto.FLOAT, None)]
@@ -208,9 +211,9 @@ def test_operations_that_cannot_be_converted_are_named(tmp_path: Path) -> None:
     extra("onnx2torch")
     conv = helper.make_node("Conv", ["x", "w"], ["h"])
     with pytest.raises(ArchitectureError, match="Mish"):
-        loading.load(graph([conv, helper.make_node("Mish", ["h"], ["y"])], tmp_path / "a.onnx"))
+        loading.load(saved([conv, helper.make_node("Mish", ["h"], ["y"])], tmp_path / "a.onnx"))
     with pytest.raises(ArchitectureError, match="MeanVarianceNormalization"):
-        loading.load(graph([conv, helper.make_node("MeanVarianceNormalization", ["h"], ["y"])], tmp_path / "b.onnx"))
+        loading.load(saved([conv, helper.make_node("MeanVarianceNormalization", ["h"], ["y"])], tmp_path / "b.onnx"))
 
 
 def test_a_conversion_that_computes_something_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,7 +233,7 @@ def test_a_conversion_that_computes_something_else_is_refused(tmp_path: Path, mo
 
 
 def test_external_data_outside_the_folder_are_refused(tmp_path: Path) -> None:
-    path = graph([helper.make_node("Conv", ["x", "w"], ["y"])], tmp_path / "a.onnx")
+    path = saved([helper.make_node("Conv", ["x", "w"], ["y"])], tmp_path / "a.onnx")
     model = onnx.load(path)
     tensor = model.graph.initializer[0]
     tensor.ClearField("float_data")
@@ -257,3 +260,56 @@ def test_a_plan_of_a_live_module_names_no_code(tmp_path: Path) -> None:
         slim_folder.load(tmp_path / "slim")
     assert same(slim_folder.load(tmp_path / "slim", into=network), slim)
     assert plan.checkpoint.file == "Sequential"
+
+
+CONVERTED = ["dncnn", "half-unet-ghost", "unet-transposed", "resnet-basic", "mobilenet-v2", "resnext", "espcn", "vgg"]
+
+
+@pytest.mark.parametrize("name", CONVERTED)
+def test_an_onnx_file_gets_its_own_graph_back(name: str, tmp_path: Path) -> None:
+    extra("onnx2torch")
+    model, inputs = architecture(name)
+    x = torch.rand(1, *inputs[0].shape[1:], generator=torch.Generator().manual_seed(0))
+    source, target = tmp_path / "dense.onnx", tmp_path / "slim.onnx"
+    EXPORTERS["onnx"](model.float().eval(), x, source, opset=18, dynamic=False, metadata={})
+    dense = modules.to_module(source)
+    groups = tracing.trace(dense, x)
+    gone = np.zeros(len(groups.space), bool)
+    for span in groups.space.spans:
+        gone[span.start : span.start + (span.stop - span.start) // 2] = True
+    slim = surgery.slim(dense, groups.cuts(Selection.of(groups.space, gone))).eval()
+    artifact = graph.rewrite(source, dense, slim, x, target, metadata={"plan": "1"})
+    assert artifact.size_bytes < source.stat().st_size
+    assert artifact.opset == 18
+    before, after = onnx.load_model(str(source)), onnx.load_model(str(target))
+    assert [node.op_type for node in after.graph.node] == [node.op_type for node in before.graph.node]
+    with torch.no_grad():
+        expected = slim(x.clone()).numpy()
+    assert np.abs(open_onnx(target)(x.numpy()) - expected).max() <= 1e-5 * np.abs(expected).max()
+
+
+def test_layers_that_share_a_weight_get_their_own(tmp_path: Path) -> None:
+    extra("onnx2torch")
+    weight = helper.make_tensor("w", TensorProto.FLOAT, (4, 4, 1, 1), np.linspace(-1, 1, 16, dtype=np.float32))
+    ends = [
+        helper.make_tensor(name, TensorProto.FLOAT, shape, np.linspace(0.1, 1, 12, dtype=np.float32))
+        for name, shape in (("first", (4, 3, 1, 1)), ("last", (3, 4, 1, 1)))
+    ]
+    nodes = [
+        helper.make_node("Conv", ["x", "first"], ["a"]),
+        helper.make_node("Conv", ["a", "w"], ["b"]),
+        helper.make_node("Conv", ["b", "w"], ["c"]),
+        helper.make_node("Conv", ["c", "last"], ["y"]),
+    ]
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, (1, 3, 8, 8)) for name in "xy"]
+    body = helper.make_graph(nodes, "shared", values[:1], values[1:], [weight, *ends])
+    source = tmp_path / "shared.onnx"
+    onnx.save_model(helper.make_model(body, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), str(source))
+    dense = modules.to_module(source)
+    x = torch.rand(1, 3, 8, 8)
+    groups = tracing.trace(dense, x)
+    slim = surgery.slim(dense, groups.cuts(Selection(groups.space, (0,)))).eval()
+    artifact = graph.rewrite(source, dense, slim, x, tmp_path / "slim.onnx", metadata={})
+    with torch.no_grad():
+        expected = slim(x.clone()).numpy()
+    assert np.abs(open_onnx(artifact.path)(x.numpy()) - expected).max() <= 1e-5 * np.abs(expected).max()
