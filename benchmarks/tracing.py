@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch_pruning  # type: ignore[import-untyped]
+import torch_pruning
 from torch import Tensor, nn
 from torch.nn import functional
 

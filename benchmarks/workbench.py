@@ -22,7 +22,7 @@ from qcompress.scores import Scores
 from qcompress.search import to_capacity
 from qcompress.selection import Selection
 from qcompress.settings import CheckpointOptions, DataOptions, Settings
-from qcompress.solvers import solver
+from qcompress.solvers import SOLVERS
 from qcompress.verify import measure
 
 __all__ = ["Bench", "arguments", "open_bench", "spread"]
@@ -49,7 +49,7 @@ class Bench:
         """What the search chooses at this share of the units."""
         target = budget("filters", sparsity, self.groups.space, self.groups.params, self.groups.macs)
         assert isinstance(target, CountBudget)
-        return to_capacity(self.problem(objective), target, solver("neal"), seed, align=self.align).selection
+        return to_capacity(self.problem(objective), target, SOLVERS["profile"], seed, align=self.align).selection
 
     def report_db(self, model: torch.nn.Module) -> float:
         """Mean PSNR in dB on the report images."""

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-import torch_pruning  # type: ignore[import-untyped]
+import torch_pruning
 from torch import Tensor, nn
 
 from qcompress.groups import Group, Groups, Side

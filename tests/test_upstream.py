@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-import torch_pruning  # type: ignore[import-untyped]
+import torch_pruning
 from torch import Tensor, nn
 from zoo import ODD, PRUNABLE, Flow, architecture, conv, network
 
