@@ -1,13 +1,14 @@
-"""ONNX, by torch's dynamo exporter: one file, checked and run before anyone sees it."""
+"""ONNX, by torch's exporters: one file, checked and run before anyone sees it."""
 
 from __future__ import annotations
 
 import copy
 import hashlib
+import io
 import logging
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 import onnx
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from qcompress import seeds
 from qcompress.errors import ExportError, InputError
@@ -47,17 +49,24 @@ def export_onnx(
     if size > _LARGEST:
         raise ExportError(f"{size} bytes of weights do not fit into one ONNX file, which holds at most {_LARGEST}")
     stride = _torch_stride(network, example) if dynamic and example.ndim == 4 else None
-    reasons: list[str] = []
-    for axes in _rungs(dynamic, stride, example):
-        try:
-            data = _convert(network, example, axes, opset, _all_metadata(metadata, axes, stride))
-            _compare(network, data, _shapes(example, axes, stride))
-        except (_RungError, InputError) as error:
-            reasons.append(f"{_named(axes)}: {error}")
-            continue
-        notes = (*_size_notes(dynamic, axes, stride, example, reasons), *_fold_notes(data))
-        return _write(path, data, opset, tuple(axes) == tuple(_AXES), notes)
-    raise ExportError(f"torch's exporter cannot write this network: {reasons[-1]}")
+    failed: list[str] = []
+    for write in (_by_export, _by_script):
+        reasons: list[str] = []
+        for axes in _rungs(dynamic, stride, example):
+            try:
+                data = _convert(write, network, example, axes, opset, _all_metadata(metadata, axes, stride))
+                _compare(network, data, _shapes(example, axes, stride))
+            except (_RungError, InputError) as error:
+                reasons.append(f"{_named(axes)}: {error}")
+                continue
+            older = [f"written by torch's older exporter, for its newer one fails: {failed[0]}"] if failed else []
+            notes = (*older, *_size_notes(dynamic, axes, stride, example, reasons), *_fold_notes(data))
+            return _write(path, data, opset, tuple(axes) == tuple(_AXES), notes)
+        failed.append(reasons[-1])
+        if _reads_values(network, example):
+            break  # a trace would keep the one branch that the example takes
+    older = f"; its older one: {failed[1]}" if len(failed) > 1 else ""
+    raise ExportError(f"torch's exporter cannot write this network: {failed[0]}{older}")
 
 
 class _RungError(Exception):
@@ -102,25 +111,20 @@ def _shapes(example: Tensor, axes: tuple[int, ...], stride: int | None) -> Itera
         yield (shape[0] + 1, *shape[1:])
 
 
-def _convert(network: nn.Module, example: Tensor, axes: tuple[int, ...], opset: int, metadata: Mapping[str, str]) -> bytes:
+def _convert(
+    write: Callable[[nn.Module, Tensor, tuple[int, ...], int], onnx.ModelProto],
+    network: nn.Module,
+    example: Tensor,
+    axes: tuple[int, ...],
+    opset: int,
+    metadata: Mapping[str, str],
+) -> bytes:
     """The bytes of the ONNX model, checked against what was asked."""
     batch = torch.cat([example, example]) if axes and len(example) == 1 else example  # torch.export takes 1 for a constant
-    shapes = ({axis: _AXES[axis] for axis in axes},) if axes else None
     with _quiet():
         try:
-            program = torch.onnx.export(
-                network,
-                (batch,),
-                dynamo=True,
-                input_names=["input"],
-                output_names=["output"],
-                dynamic_shapes=shapes,
-                opset_version=opset,
-                verbose=False,
-            )
-            assert program is not None
-            proto = program.model_proto
-        except Exception as error:  # dynamo raises whatever went wrong inside
+            proto = write(network, batch, axes, opset)
+        except Exception as error:  # the exporters raise whatever went wrong inside
             raise _RungError(f"torch's exporter fails: {_root_cause(error)}") from error
     _check_opset(proto, opset)
     _check_axes(proto, axes)
@@ -128,10 +132,61 @@ def _convert(network: nn.Module, example: Tensor, axes: tuple[int, ...], opset: 
     onnx.helper.set_model_props(proto, dict(metadata))
     try:
         onnx.checker.check_model(proto, full_check=True)
-    except Exception as error:  # ValidationError, InferenceError: no common base
-        raise ExportError(f"torch's exporter wrote an invalid ONNX model: {first_line(error)}") from error
-    data: bytes = proto.SerializeToString()
-    return data
+    except Exception as error:  # checker and shape inference raise their own kinds
+        raise _RungError(f"wrote an invalid ONNX model: {_root_cause(error)}") from error
+    return bytes(proto.SerializeToString())
+
+
+class _Reads(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Notices operations that hand numbers out of tensors to Python code."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.seen = False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run `func` and take note."""
+        self.seen |= func._overloadpacket.__name__ in ("_local_scalar_dense", "masked_select", "nonzero", "_unique2")
+        return func(*args, **(kwargs or {}))
+
+
+def _reads_values(network: nn.Module, example: Tensor) -> bool:
+    """Whether what the network does may depend on the values in its input."""
+    with torch.no_grad(), _Reads() as reads:
+        network(_content(tuple(example.shape)))
+    return bool(reads.seen)
+
+
+def _by_export(network: nn.Module, batch: Tensor, axes: tuple[int, ...], opset: int) -> onnx.ModelProto:
+    """By torch.export, which knows the graph with its symbolic sizes."""
+    program = torch.onnx.export(
+        network,
+        (batch,),
+        dynamo=True,
+        input_names=["input"],
+        output_names=["output"],
+        dynamic_shapes=({axis: _AXES[axis] for axis in axes},) if axes else None,
+        opset_version=opset,
+        verbose=False,
+    )
+    assert program is not None
+    return program.model_proto
+
+
+def _by_script(network: nn.Module, batch: Tensor, axes: tuple[int, ...], opset: int) -> onnx.ModelProto:
+    """By a trace with TorchScript, torch's way of before: code that torch.export refuses often goes through."""
+    buffer = io.BytesIO()
+    torch.onnx.export(
+        network,
+        (batch.clone(),),
+        buffer,
+        dynamo=False,
+        input_names=["input"],
+        output_names=["output"],
+        dynamic_axes={"input": {axis: _AXES[axis] for axis in axes}, "output": {axis: _AXES[axis] for axis in axes}},
+        opset_version=opset,
+    )
+    return onnx.load_from_string(buffer.getvalue())
 
 
 def _check_opset(proto: onnx.ModelProto, opset: int) -> None:

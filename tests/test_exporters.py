@@ -218,11 +218,25 @@ def test_a_wrong_export_is_caught(tmp_path: Path) -> None:
         """Computes one thing while it is exported and another when it is run."""
 
         def forward(self, x: Tensor) -> Tensor:
-            return x if torch.compiler.is_compiling() else 2 * x
+            return x if torch.compiler.is_compiling() or torch.jit.is_tracing() else 2 * x
 
     with pytest.raises(ExportError, match="differs from torch's"):
         export(Unfaithful(), tmp_path / "x.onnx", torch.zeros(1, 3, 16, 16))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_older_exporter_writes_what_the_newer_one_does_not(tmp_path: Path) -> None:
+    class Refused(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            if torch.compiler.is_compiling():
+                raise RuntimeError("not today")
+            return 2 * x
+
+    artifact = export(Refused(), tmp_path / "x.onnx", torch.zeros(1, 3, 16, 16))
+    assert artifact.dynamic
+    assert any("older exporter" in note and "not today" in note for note in artifact.notes)
+    x = np.random.default_rng(0).random((2, 3, 8, 24), np.float32)
+    assert np.array_equal(open_onnx(artifact.path)(x), 2 * x)
 
 
 def test_no_noise_for_the_user(tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
