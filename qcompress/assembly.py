@@ -21,6 +21,7 @@ from qcompress.files import write_text
 from qcompress.groups import Groups
 from qcompress.latency import Latency
 from qcompress.markdown import to_markdown
+from qcompress.metrics import Metric
 from qcompress.plans import Plan
 from qcompress.qubo import OBJECTIVES, Objective, name_of
 from qcompress.recover.choice import Recovered
@@ -119,6 +120,7 @@ def assemble(
             *checked.notes,
             *_notes(recovered, settings.recover, choice),
             *_restated(checked, others, name, job.metric.unit),
+            *_doubts(job.metric, checked),
             *([job.metric.note] if job.metric.note and choice.search else []),
         ),
         checkpoint=CheckpointFacts(
@@ -131,7 +133,7 @@ def assemble(
         latency=LatencyFacts.model_validate(timed),
         parity=ParityFacts.model_validate(checked.parity),
         search=_search_facts(settings, choice),
-        refine=_refine_facts(choice),
+        refine=_refine_facts(choice, job.metric.chooser),
         data=_data_facts(job),
         files={path.name: _file_facts(path) for path in sorted(stage.iterdir())},
         command=command(job.checkpoint, settings) if choice.search else None,
@@ -236,6 +238,8 @@ def _qpu_notes(choice: Choice) -> list[str]:
     here = qpu.classical_energy
     tolerance = 1e-6 * max(abs(here), abs(found.energy))
     notes = []
+    if not qpu.submissions:
+        return [f"nothing was submitted to {qpu.solver}: without couplings, or without units to go, sorting is exact"]
     if not found.energy < found.greedy_energy - tolerance:
         notes.append(f"{qpu.solver} did not improve on greedy pruning with descent")
     if not found.energy < here - tolerance:
@@ -255,6 +259,19 @@ def _restated(checked: Verification, others: Mapping[str, Quality], name: str, u
         return ()
     before, after = (quality.mean(name) for quality in (checked.dense, restated))
     return (f"re-estimating them alone takes the dense network from {before:.2f} to {after:.2f} {unit} on the report images",)
+
+
+def _doubts(metric: Metric, checked: Verification) -> tuple[str, ...]:
+    """A dense network that makes its input worse is the wrong one, or is given the wrong images."""
+    if checked.noisy is None or checked.dense is None:
+        return ()
+    before, after = checked.noisy.mean(metric.name), checked.dense.mean(metric.name)
+    if (after >= before) if metric.higher_is_better else (after <= before):
+        return ()
+    return (
+        f"the dense network is worse than its input ({after:.2f} {metric.unit}, input {before:.2f}): "
+        "are these the images and the noise that it was trained for?",
+    )
 
 
 def _metric_facts(job: Job, checked: Verification, others: Mapping[str, Quality]) -> MetricFacts:
@@ -323,11 +340,19 @@ def _search_facts(settings: Settings, choice: Choice) -> SearchFacts:
     )
 
 
-def _refine_facts(choice: Choice) -> RefineFacts:
-    result = choice.refinement
+def _refine_facts(choice: Choice, chooser: Metric) -> RefineFacts:
+    result, name, unit = choice.refinement, chooser.name, chooser.unit
     if result is None:
-        return RefineFacts(evaluations=0, accepted=0, gain_db=0.0)
-    return RefineFacts(evaluations=result.evaluations, accepted=result.accepted, gain_db=result.gain_db, history=result.history)
+        return RefineFacts(evaluations=0, accepted=0, gain_db=0.0 if unit == "dB" else None, gain=0.0, metric=name, unit=unit)
+    return RefineFacts(
+        evaluations=result.evaluations,
+        accepted=result.accepted,
+        gain_db=result.gain if unit == "dB" else None,
+        gain=result.gain,
+        metric=name,
+        unit=unit,
+        history=result.history,
+    )
 
 
 def _data_facts(job: Job) -> DataFacts:
