@@ -58,7 +58,7 @@ def main() -> None:
                 result = refined(bench, start, proposer, helped, options.evaluations, seed)
                 seconds = time.process_time() - began
                 after = bench.report_db(surgery.slim(bench.job.model, bench.groups.cuts(result.selection)))
-                rows.setdefault((sparsity, name), []).append((result.gain_db, after - before, seconds))
+                rows.setdefault((sparsity, name), []).append((result.gain, after - before, seconds))
     print(f"{options.checkpoint.name}, {options.evaluations} evaluations, {options.seeds} seeds, align {options.align}\n")
     print("| pruned | proposer | gain on selection crops, dB | gain on report images, dB | CPU s |\n|---|---|---|---|---|")
     for (sparsity, name), found in rows.items():

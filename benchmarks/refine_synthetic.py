@@ -174,7 +174,7 @@ def share(problem: StandIn, start: Selection, best: float, row: Row, evaluations
         screening=row.screening,
         racing=row.racing,
     )
-    return result.gain_db / (best - result.start_value)
+    return result.gain / (best - result.start_value)
 
 
 def main() -> None:

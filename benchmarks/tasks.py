@@ -1,76 +1,120 @@
-"""Other tasks than denoising: what pruning costs a classifier, an enlarger, a segmenter, in their own metrics.
+"""Other tasks than denoising: what pruning costs a classifier or an enlarger, in their own metric, after the same repair.
 
-Medians over seeds, the range in brackets. The greedy baseline (Taylor, the same repair, no refinement) runs beside the tool's
-default. Finished runs are kept in --out and not repeated, so that a benchmark that was stopped goes on.
+For each share of the filters and each seed: greedy Taylor, the default objective, the same refined, and the better of the last
+two on the selection images, which is what `prune` keeps. For classifiers also the default objective with units scored by cross
+entropy. Everything is measured on the report images. Finished cells are kept in --out, so a benchmark that was stopped goes on.
 
-    python benchmarks/tasks.py --checkpoint CHECKPOINT --arch MODULE:FACTORY --data DATA --out FOLDER -- --mean imagenet
-
-What follows -- goes to `qcompress prune` as it is.
+    python benchmarks/tasks.py --checkpoint CHECKPOINT --arch MODULE:FACTORY --data DATA --mean imagenet --out FOLDER
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from qcompress.cli.main import main as qcompress
-from qcompress.reports import Report, read
+from qcompress import pipeline, qubo, surgery
+from qcompress.cli.options import parse_normalisation
+from qcompress.metrics_labels import cross_entropy
+from qcompress.pipeline import Job
+from qcompress.progress import SILENT
+from qcompress.recover.choice import Recovered, recover_best
+from qcompress.selection import Selection
+from qcompress.settings import CheckpointOptions, DataOptions, RefineOptions, SearchOptions, Settings
+from qcompress.verify import measure
 
-WAYS = {"default": [], "greedy Taylor": ["--objective", "taylor", "--refine-evals", "0"]}
-
-
-def run(options: argparse.Namespace, way: str, sparsity: float, seed: int) -> Report:
-    """The report of one run, from its folder where it is there already."""
-    folder: Path = options.out / f"{way.replace(' ', '-')}_{sparsity:g}_{seed}"
-    if not (folder / "report.json").is_file():
-        arguments = ["prune", options.checkpoint, "-s", f"{sparsity:g}", "--seed", str(seed), "-o", str(folder), "--quiet"]
-        arguments += ["--arch", options.arch] * bool(options.arch) + ["--data", options.data] * bool(options.data)
-        code = qcompress([*arguments, *WAYS[way], *options.more])
-        if code:
-            raise SystemExit(f"qcompress ended with {code}")
-    return read(folder / "report.json")
+Cell = dict[str, float]
 
 
-def spread(values: list[float], digits: int = 2) -> str:
+def prepare(options: argparse.Namespace, sparsity: float, seed: int) -> Job:
+    """The network and its images; `seed` deals these to the roles."""
+    mean, std = parse_normalisation(options.mean, options.std)
+    settings = Settings(
+        sparsity=sparsity,
+        metric=options.metric,
+        seed=seed,
+        checkpoint=CheckpointOptions(arch=options.arch),
+        data=replace(DataOptions(), source=options.data, mean=mean, std=std),
+        search=SearchOptions(align=options.align),
+        refine=RefineOptions(evaluations=options.evaluations),
+    )
+    return pipeline.prepare(options.checkpoint, settings, SILENT, size=options.size)
+
+
+def repaired(job: Job, selection: Selection) -> tuple[Recovered, float]:
+    """The repaired network without the selection, and its metric on the report images."""
+    cuts = job.groups.cuts(selection)
+    cut = surgery.slim(job.model, cuts)
+    found = recover_best("lstsq", job.model, cut, job.groups, cuts, job.calibration(), job.selection(), job.metric.chooser)
+    return found, measure(found.model, job.splits.report, job.metrics).mean(job.metric.name)
+
+
+def unrefined(job: Job, objective: qubo.Objective) -> float:
+    """What an objective is worth without refinement."""
+    search = replace(job.settings.search, objective=objective)
+    choice = pipeline.choose(replace(job, settings=replace(job.settings, search=search, refine=RefineOptions(0))))
+    return repaired(job, choice.selected)[1]
+
+
+def cell(job: Job) -> Cell:
+    """All ways at one share and seed: the metric on the report images."""
+    found = {"dense": measure(job.model, job.splits.report, job.metrics).mean(job.metric.name)}
+    found["greedy Taylor"] = unrefined(job, qubo.OBJECTIVES["taylor"]())
+    if job.frame.task == "classification":
+        by_labels = replace(job, metric=replace(job.metric, loss=cross_entropy))
+        found["hybrid, scored by cross entropy"] = unrefined(by_labels, qubo.Hybrid())
+    choice = pipeline.choose(job)
+    (plain, value), (refined, better) = (repaired(job, chosen) for chosen in (choice.selected, choice.refined))
+    found["hybrid"], found["hybrid, refined"] = value, better
+    wins = refined.value > plain.value if job.metric.chooser.higher_is_better else refined.value < plain.value
+    found["default: the better on selection images"] = better if wins else value
+    return found
+
+
+def spread(values: Sequence[float]) -> str:
     """Median, and the range in brackets."""
-    return f"{np.median(values):.{digits}f} [{min(values):.{digits}f}, {max(values):.{digits}f}]"
+    return f"{np.median(values):.2f} [{min(values):.2f}, {max(values):.2f}]"
 
 
-def row(sparsity: float, way: str, reports: list[Report]) -> str:
-    """One line of the table."""
-    metrics = [report.metric for report in reports]
-    dense, slim = ([float(getattr(m, name) or 0.0) for m in metrics] for name in ("dense", "artifact"))
-    macs = [100 * (1 - (r.cost.macs.slim or 0) / (r.cost.macs.dense or 1)) for r in reports]
-    speeds = [float(r.latency.speedup or 0.0) for r in reports if r.latency is not None]
-    change = [after - before for before, after in zip(dense, slim, strict=True)]
-    cells = (f"{sparsity:.0%}", way, spread(dense), spread(slim), spread(change), spread(macs, 1), spread(speeds))
-    return f"| {' | '.join(cells)} |"
+def rows(sparsity: float, cells: Sequence[Cell]) -> list[str]:
+    """The table's lines for one share: the metric, and the change from dense."""
+    lines = []
+    for way in cells[0]:
+        change = [one[way] - one["dense"] for one in cells]
+        lines.append(f"| {sparsity:.0%} | {way} | {spread([one[way] for one in cells])} | {spread(change)} |")
+    return lines
 
 
 def main() -> None:
     """Prints one Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", required=True)
+    parser.add_argument("--checkpoint", type=Path, required=True)
     parser.add_argument("--arch")
-    parser.add_argument("--data")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
-    parser.add_argument("--sparsities", type=float, nargs="+", default=[0.1, 0.3, 0.5])
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("more", nargs="*", help="options of qcompress prune, after --")
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the finished cells")
+    parser.add_argument("--metric", default="auto")
+    parser.add_argument("--mean")
+    parser.add_argument("--std")
+    parser.add_argument("--align", type=int)
+    parser.add_argument("--size", type=int)
+    parser.add_argument("--evaluations", type=int, default=200)
+    parser.add_argument("--sparsities", type=float, nargs="+", default=[0.2, 0.3, 0.5])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    lines = []
+    print("| pruned | way | report images | change |\n|---|---|---|---|")
     for sparsity in options.sparsities:
-        for way in WAYS:
-            reports = [run(options, way, sparsity, seed) for seed in range(options.seeds)]
-            lines.append((row(sparsity, way, reports), reports[0]))
-    first = lines[0][1]
-    unit = f" ({first.metric.unit})" if first.metric.unit else ""
-    print(f"{first.metric.name}{unit} on {first.metric.images} report images, {options.seeds} seeds\n")
-    print("| pruned | way | dense | slim | change | MACs gone, % | speedup |\n|---|---|---|---|---|---|---|")
-    print("\n".join(line for line, _ in lines))
+        cells = []
+        for seed in options.seeds:
+            path = options.out / f"{sparsity:g}_{seed}.json"
+            if not path.is_file():
+                path.write_text(json.dumps(cell(prepare(options, sparsity, seed))))
+            cells.append(json.loads(path.read_text()))
+        print("\n".join(rows(sparsity, cells)), flush=True)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ __all__ = ["export"]
 def export(
     source: Annotated[Path, typer.Argument(help="A checkpoint, or a slim folder that `prune` wrote.", show_default=False)],
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="The file to write [default: NAME.onnx next to the source].")
+        Path | None, typer.Option("--out", "-o", help="The file to write (default: NAME.onnx next to the source).")
     ] = None,
     to: Annotated[str, typer.Option(help="Format to write.")] = "onnx",
     opset: options.Opset = 18,

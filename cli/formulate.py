@@ -21,7 +21,7 @@ def formulate(
     budget: Annotated[options.Budget, typer.Option(help="What the share is taken of.")] = options.Budget.filters,
     align: options.Align = "auto",
     objective: Annotated[
-        str, typer.Option(help="What is minimised: hybrid, l1-qubo, taylor, fisher, magnitude, random.")
+        str, typer.Option(help="What is minimised: hybrid, l1-qubo, interaction, taylor, fisher, magnitude, random.")
     ] = "hybrid",
     coefficient: Annotated[
         list[str] | None,

@@ -37,7 +37,7 @@ def inspect(
     if as_json:
         render.print_json(found.as_dict())
         return
-    title = f"{found.file}: {found.architecture} {found.arguments}"
+    title = f"{found.file}: {found.architecture} {render.arguments(found.arguments)}".rstrip()
     columns = ("coupled group", "units", "layers", "params a unit frees", "MACs a unit frees")
     render.print_table(title, (*columns, "Torch-Pruning") if compare else columns, found.rows())
     for layer in found.kept_whole:

@@ -75,17 +75,17 @@ Checkpoint = Annotated[
         help="Trained checkpoint (.safetensors, .pt, .pth), or `reference` for the one that ships.", show_default=False
     ),
 ]
-Out = Annotated[Path | None, typer.Option("--out", "-o", help="Output folder [default: NAME.slim next to the checkpoint].")]
+Out = Annotated[Path | None, typer.Option("--out", "-o", help="Output folder (default: NAME.slim next to the checkpoint).")]
 Data = Annotated[
     Path | None,
     typer.Option(
         "--data",
         help="Images: noisy/ and clean/, lr/ and hr/, a SIDD folder or its .mat files, clean images; a folder for each class; "
-        "images/ and masks/; or an .npz file of one of these [default: the photographs that ship].",
+        "images/ and masks/; or an .npz file of one of these (default: the photographs that ship).",
     ),
 ]
 Noise = Annotated[
-    str | None, typer.Option(help="Noise added to clean images: gaussian:SIGMA (of 255) or camera [default: gaussian:25].")
+    str | None, typer.Option(help="Noise added to clean images: gaussian:SIGMA (of 255) or camera (default: gaussian:25).")
 ]
 MetricName = Annotated[
     str,
@@ -96,7 +96,7 @@ MetricName = Annotated[
     ),
 ]
 MaxImages = Annotated[
-    int | None, typer.Option(help="Images of each role that are read at most [default: 64; with a class each: 1000].")
+    int | None, typer.Option(help="Images of each role that are read at most (default: 64; with a class each: 1000).")
 ]
 Mean = Annotated[
     str | None,
@@ -110,7 +110,7 @@ AutoSize = Annotated[
     typer.Option(
         "--size",
         help="Side of the square input, in pixels, at which MACs are counted and latency is measured; images with a class "
-        "are resized to it [default: 256; a classifier's: that of its images].",
+        "are resized to it (default: 256; a classifier's: that of its images).",
     ),
 ]
 Arch = Annotated[str | None, typer.Option(help="Architecture, when not recognised: a known name or package.module:factory.")]
@@ -155,11 +155,11 @@ BackendOption = Annotated[
     list[str] | None, typer.Option(metavar="NAME=VALUE", help="An option of the backend (sweeps, reads, ...); repeatable.")
 ]
 SolverName = Annotated[
-    str | None, typer.Option("--solver", help="Name of D-Wave's solver [default: the online one of most qubits].")
+    str | None, typer.Option("--solver", help="Name of D-Wave's solver (default: the online one of most qubits).")
 ]
 MaxQpuSeconds = Annotated[
     float | None,
-    typer.Option(help="Machine time that a D-Wave backend may use; more is refused beforehand [default: 10, Leap 60]."),
+    typer.Option(help="Machine time that a D-Wave backend may use; more is refused beforehand (default: 10, Leap 60)."),
 ]
 
 

@@ -19,7 +19,7 @@ def prune(
     backend: options.Backend = "profile",
     align: options.Align = "auto",
     objective: Annotated[
-        str, typer.Option(help="What is minimised: hybrid, l1-qubo, taylor, fisher, magnitude, random.")
+        str, typer.Option(help="What is minimised: hybrid, l1-qubo, interaction, taylor, fisher, magnitude, random.")
     ] = "hybrid",
     coefficient: Annotated[
         list[str] | None,

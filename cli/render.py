@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,7 +30,9 @@ from qcompress.visible import visible, visible_json
 if TYPE_CHECKING:
     from qcompress.reports import Report
 
-__all__ = ["Terminal", "observer", "print_json", "print_line", "print_table", "show_error", "show_report"]
+__all__ = ["Terminal", "arguments", "observer", "print_json", "print_line", "print_table", "show_error", "show_report"]
+
+_LONGEST = 40  # characters of one argument in a title
 
 
 def show_error(error: QCompressError, *, as_json: bool, kind: str | None = None, code: int | None = None) -> None:
@@ -68,6 +70,22 @@ def print_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]
     for row in rows:
         table.add_row(*(_shown(cell) for cell in row))
     Console(highlight=False).print(table)
+
+
+def arguments(values: Mapping[str, object]) -> str:
+    """An architecture's arguments for a title; collections that would fill lines are counted (--json has them whole).
+
+    >>> arguments({"width": 8, "shapes": {str(number): [64, 64, 3, 3] for number in range(40)}})
+    'width=8, shapes=(40 entries)'
+    """
+    return ", ".join(f"{name}={_brief(value)}" for name, value in values.items())
+
+
+def _brief(value: object) -> str:
+    text = str(value)
+    if len(text) <= _LONGEST:
+        return text
+    return f"({len(value)} entries)" if isinstance(value, Mapping | list | tuple) else f"{text[:_LONGEST]}..."
 
 
 def observer(*, quiet: bool) -> Observer:

@@ -35,9 +35,10 @@ def solve(
         render.print_json(found.model_dump(mode="json", by_alias=True))
         return
     pruned = sum(len(group.pruned) for group in found.groups.values())
+    proven = f", bound {found.certificate.bound:.4f}" if found.certificate else ""
     render.print_line(
         f"{pruned} of {sum(group.size for group in found.groups.values())} units, energy {found.energy:.4f} "
-        f"(greedy {found.greedy_energy:.4f})"
+        f"(greedy {found.greedy_energy:.4f}{proven})"
     )
     if found.qpu is not None:
         here = found.qpu.classical_energy
@@ -45,4 +46,7 @@ def solve(
             f"{found.qpu.solver}: {found.qpu.submissions} submissions, {found.qpu.access_s:.3f} s of machine time; "
             f"the classical solver here reaches {here:.4f}"
         )
-    render.print_line(f"written to {out}; next: qcompress prune {found.checkpoint.file} --selection {out}")
+        if not found.qpu.submissions:
+            render.print_line("nothing was submitted: without couplings, or without units to go, sorting is exact")
+    render.print_line(f"written to {out}; next: qcompress prune CHECKPOINT --selection {out}")
+    render.print_line(f"where CHECKPOINT is {found.checkpoint.file}, sha256 {found.checkpoint.sha256[:12]}")

@@ -14,6 +14,7 @@ from typing import Any
 import onnx
 
 from qcompress.errors import InputError
+from qcompress.exporters.expansion import check_functions
 
 __all__ = ["check", "check_bytes", "read"]
 
@@ -39,7 +40,7 @@ def read(path: Path) -> tuple[bytes, bool]:
     Raises:
         InputError: missing, not a regular file, larger than 2 GiB, not ONNX; external data under an absolute path, a path with
             "..", a link, a path of another system, or beyond the end of its file; weights that claim far more bytes than there
-            are.
+            are; functions that call functions without end.
 
     """
     try:
@@ -70,6 +71,7 @@ def _check(data: bytes, name: str, folder: Path | None) -> bool:
         raise InputError(f"{name}: not a readable ONNX file", _LOAD_AGAIN) from error
     if not model.HasField("graph") or not model.opset_import:
         raise InputError(f"{name}: not a readable ONNX file: it has no network in it", _LOAD_AGAIN)
+    check_functions(model, name)
     claimed, files = 0, dict[Path, int]()
     for tensor in list(_tensors(model, name)):  # all of the text is known to be text before any of it is used
         if isinstance(tensor, onnx.TensorProto):

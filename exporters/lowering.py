@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import onnx
 from onnx import inliner, numpy_helper, version_converter
 
@@ -23,6 +25,7 @@ _AXES_AS_INPUT = (
     "ReduceProd",
     "ReduceSumSquare",
 )
+_MOST_AXES = 64  # numbers in a shape; torch's own limit
 _NEUTRAL = {"antialias": 0, "keep_aspect_ratio_policy": b"stretch"}  # what Resize has since opset 18, and what changes nothing
 
 
@@ -47,6 +50,19 @@ def lowered(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
     foreign = next((node for node in flat.graph.node if node.domain not in _STANDARD), None)
     if foreign is not None:
         raise ArchitectureError(f"{name}: the operation {foreign.op_type} of {foreign.domain} is not one of ONNX's own")
+    try:
+        _restate(flat, name)
+    except ArchitectureError:
+        raise
+    except Exception as error:  # onnxruntime lets pass what nothing depends on, such as constants of other sizes than they say
+        raise ArchitectureError(
+            f"{name}: cannot be said in opset {_OLD}: {type(error).__name__}: {first_line(error)}"
+        ) from error
+    return flat
+
+
+def _restate(flat: onnx.ModelProto, name: str) -> None:
+    """Change `flat`, of opset 18 or below, to opset 17 or below."""
     constants = _constants(flat.graph)
     for node in flat.graph.node:
         _check_reshape(node, constants, name)
@@ -55,18 +71,18 @@ def lowered(model: onnx.ModelProto, name: str) -> onnx.ModelProto:
             _lower(node, constants, name)
         for entry in flat.opset_import:
             entry.version = _OLD if entry.domain in _STANDARD else entry.version
-    return flat
 
 
 def _constants(graph: onnx.GraphProto) -> dict[str, list[int]]:
-    """Values of the constants of integers: axes and shapes."""
+    """Values of the constants of integers that can be axes or shapes: lists of a few."""
     integers = (onnx.TensorProto.INT64, onnx.TensorProto.INT32)
     found = {tensor.name: tensor for tensor in graph.initializer if tensor.data_type in integers}
     for node in graph.node:
         value = _attribute(node, "value") if node.op_type == "Constant" else None
         if value is not None and value.t.data_type in integers:
             found[node.output[0]] = value.t
-    return {name: numpy_helper.to_array(tensor).reshape(-1).tolist() for name, tensor in found.items()}
+    few = {name: tensor for name, tensor in found.items() if math.prod(tensor.dims) <= _MOST_AXES}
+    return {name: numpy_helper.to_array(tensor).reshape(-1).tolist() for name, tensor in few.items()}
 
 
 def _check_reshape(node: onnx.NodeProto, constants: dict[str, list[int]], name: str) -> None:

@@ -7,6 +7,7 @@ it is. With an alignment, a group keeps whole blocks only, or all of its units.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -18,7 +19,7 @@ from qcompress.budgets import Budget, CountBudget
 from qcompress.errors import UsageError
 from qcompress.selection import UnitSpace
 
-__all__ = ["BLOCKS", "Alignment"]
+__all__ = ["BLOCKS", "Alignment", "aligned_budget"]
 
 BLOCKS = (16, 8, 4, 1)
 """Blocks of channels that runtimes compute in, largest first, and none."""
@@ -31,41 +32,37 @@ LEAST = 4
 class Alignment:
     """Of the groups of `space`: each keeps all of its units or a multiple of its step, and never less than its floor.
 
-    The step of a group of more than `align` units is `align`. A smaller one (or one of exactly `align`) would have nothing to
+    `align` counts channels. `widths` has how many of them a unit of each group owns (empty: one): where units own whole blocks,
+    such as attention heads of 64 channels, every number of units is aligned. The step is align / gcd(align, width) units.
+
+    The step of a group of more than `align` units of one channel is `align`. A smaller one (or one of exactly `align`) would have nothing to
     give; its step is the largest of align/2, align/4, ... down to 4 that is less than its size, and 1 where there is none:
     with `align` 16, groups of 9 to 16 units keep 8 or all, groups of 5 to 8 keep 4 or all, groups of up to 4 any number. Only
     whole fractions count: of 24 those are 12 and 6, of 9 none. With `align` 1 every number is allowed.
 
-    Raises UsageError for `align` below 1.
+    Raises UsageError for `align` below 1, ValueError for widths of another number of groups or below 1.
 
     >>> Alignment(UnitSpace.of([("a", 64), ("b", 16), ("c", 3)]), 16).allowed
     ((0, 16, 32, 48), (0, 8), (0, 1, 2))
+    >>> Alignment(UnitSpace.of([("heads", 6), ("parts", 16)]), 16, (64, 4)).allowed
+    ((0, 1, 2, 3, 4, 5), (0, 4, 8, 12))
     """
 
     space: UnitSpace
     align: int = 1
+    widths: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.align < 1:
             raise UsageError(f"align is {self.align}, expected at least 1", hint="--align 1 allows every number of channels")
-
-    @classmethod
-    def fitting(cls, budget: Budget) -> Alignment:
-        """The largest of the usual blocks (16, 8, 4, 1) with which the budget can be met: exactly, where it counts units.
-
-        Raises UsageError if even single channels do not reach the target.
-        """
-        space = budget.space
-        for align in BLOCKS[:-1]:
-            alignment = cls(space, align)
-            if budget.capacity(alignment.most) >= budget.target and alignment.reach(budget).target == budget.target:
-                return alignment
-        return cls(space, BLOCKS[-1])
+        if self.widths and (len(self.widths) != len(self.space.groups) or min(self.widths) < 1):
+            raise ValueError(f"widths are {self.widths}, expected a number of 1 or more for each of {len(self.space.groups)} groups")
 
     @cached_property
     def steps(self) -> tuple[int, ...]:
         """The step of each group."""
-        return tuple(_step(size, self.align) for size in self.space.sizes)
+        widths = self.widths or (1,) * len(self.space.sizes)
+        return tuple(_step(size, self.align, width) for size, width in zip(self.space.sizes, widths, strict=True))
 
     @cached_property
     def allowed(self) -> tuple[tuple[int, ...], ...]:
@@ -114,10 +111,35 @@ class Alignment:
         return target + int(sums[target:].argmax())
 
 
-def _step(size: int, align: int) -> int:
-    step = align
+def aligned_budget(
+    align: int | None, budget_at: Callable[[int], Budget], widths: tuple[int, ...] = ()
+) -> tuple[Budget, Alignment]:
+    """The budget, and which counts per group are allowed to meet it; `budget_at` makes the budget for a block of channels.
+
+    With `align` None the block is the largest of the usual ones (16, 8, 4, 1) with which the budget can be met: exactly, where
+    it counts units.
+
+    Raises UsageError where allowed counts, or with None any, do not reach the target.
+    """
+    for block in BLOCKS[:-1] if align is None else ():
+        try:
+            budget = budget_at(block)
+            alignment = Alignment(budget.space, block, widths)
+            if alignment.reach(budget).target == budget.target:
+                return budget, alignment
+        except UsageError:
+            continue  # a smaller block may do; what none can do is said about single channels, below
+    budget = budget_at(align or BLOCKS[-1])
+    alignment = Alignment(budget.space, align or BLOCKS[-1], widths)
+    alignment.reach(budget)
+    return budget, alignment
+
+
+def _step(size: int, align: int, width: int) -> int:
+    """In units of `width` channels."""
+    step = align // math.gcd(align, width)
     while step >= size:
-        if step % 2 or step // 2 < LEAST:
+        if step % 2 or step // 2 * width < LEAST:
             return 1
         step //= 2
     return step

@@ -28,6 +28,7 @@ from qcompress.recover.choice import Recovered
 from qcompress.reports import (
     CheckpointFacts,
     Cost,
+    BlockCost,
     CostPair,
     DataFacts,
     FileFacts,
@@ -128,7 +129,7 @@ def assemble(
         ),
         units=_unit_facts(choice.kept),
         kept_whole=tuple(Kept(layer=kept.layer, reason=kept.reason) for kept in job.groups.kept_whole),
-        cost=_cost_facts(job.groups, choice.kept, artifact, dense),
+        cost=_cost_facts(job.groups, choice, artifact, dense),
         metric=metric,
         latency=LatencyFacts.model_validate(timed),
         parity=ParityFacts.model_validate(checked.parity),
@@ -312,10 +313,12 @@ def _unit_facts(selection: Selection) -> UnitFacts:
     return UnitFacts(total=len(selection.space), pruned=len(selection), per_group=per_group)
 
 
-def _cost_facts(groups: Groups, selection: Selection, artifact: Artifact, dense: Artifact) -> Cost:
+def _cost_facts(groups: Groups, choice: Choice, artifact: Artifact, dense: Artifact) -> Cost:
+    selection, block = choice.kept, choice.align if choice.align > 1 else BLOCKS[0]
     return Cost(
         params=CostPair(dense=groups.params(), slim=groups.params(selection.counts)),
         macs=CostPair(dense=groups.macs(), slim=groups.macs(selection.counts)),
+        aligned_macs=BlockCost(dense=groups.macs(None, block), slim=groups.macs(selection.counts, block), block=block),
         bytes=CostPair(dense=dense.size_bytes, slim=artifact.size_bytes),
     )
 

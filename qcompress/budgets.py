@@ -62,6 +62,13 @@ class Budget(Protocol):
     def weights(self) -> NDArray[np.float64]:
         """(n,) D_i > 0, first order: the capacity that each unit frees when it goes alone."""
 
+    @property
+    def relaxed(self) -> Budget:
+        """A budget that every selection meets that meets this one, for bounds.
+
+        Its groups free together at most the sum of what each frees alone. The budget itself, where that is so.
+        """
+
 
 @dataclass(frozen=True)
 class CountBudget:
@@ -93,15 +100,27 @@ class CountBudget:
         """(n,) ones."""
         return np.ones(len(self.space))
 
+    @property
+    def relaxed(self) -> Budget:
+        """Itself: counts add up."""
+        return self
+
 
 @dataclass(frozen=True)
 class CostBudget:
-    """At least `target` of a cost goes: parameters or MACs, by the exact cost of what stays."""
+    """At least `target` of a cost goes: parameters or MACs, by the exact cost of what stays.
+
+    With a `block` above 1 the cost counts channels in whole blocks of so many, and a marginal capacity is the mean over a block:
+    one unit alone mostly frees nothing. `additive` is a cost that is never above `cost` and whose groups free together at most
+    the sum of what each frees alone; None where that is `cost`, as it is for sums of products of what is kept.
+    """
 
     space: UnitSpace
     name: str
     cost: Cost
     target: int
+    block: int = 1
+    additive: Cost | None = None
     counts_units = False
 
     def __post_init__(self) -> None:
@@ -125,11 +144,16 @@ class CostBudget:
         return np.asarray(freed[0]) if np.ndim(counts) == 1 else freed
 
     def marginals(self, counts: ArrayLike) -> NDArray[np.float64]:
-        """(G,) by exact differences of the cost."""
-        counts = np.asarray(counts, np.int64)
-        full = counts >= self.space.sizes
-        neighbours = counts + np.diag(np.where(full, -1, 1))
-        return np.asarray(np.abs(self.capacity(neighbours) - self.capacity(counts)), np.float64)
+        """(G,) by exact differences of the cost; with a block, over as many units, or the whole of a smaller group."""
+        counts, sizes = np.asarray(counts, np.int64), np.array(self.space.sizes, np.int64)
+        far = np.minimum(self.block, sizes)
+        before = np.minimum(counts, sizes - far)
+        rows = np.tile(counts, (len(counts), 1))
+        fewer, more = rows.copy(), rows
+        np.fill_diagonal(fewer, before)
+        np.fill_diagonal(more, before + far)
+        freed: NDArray[np.int64] = self.capacity(more) - self.capacity(fewer)
+        return np.asarray(freed / np.maximum(far, 1), np.float64)
 
     def weights(self) -> NDArray[np.float64]:
         """(n,) the marginals of the dense network.
@@ -137,20 +161,40 @@ class CostBudget:
         Raises UsageError for a group that frees nothing: it can serve no budget.
         """
         first = self.marginals(np.zeros(len(self.space.groups), np.int64))
-        for group, freed in zip(self.space.groups, first.tolist(), strict=True):
-            if freed <= 0:
+        for group, size, freed in zip(self.space.groups, self.space.sizes, first.tolist(), strict=True):
+            if size and freed <= 0:
                 raise UsageError(
                     f"budget {self.name}: a unit of group {group} frees {freed:g} {self.unit}, expected more than 0"
                 )
         weights: NDArray[np.float64] = np.repeat(first, self.space.sizes)
         return weights
 
+    @property
+    def relaxed(self) -> Budget:
+        """By the additive cost, with the target lowered by what it leaves out of the dense network."""
+        if self.additive is None:
+            return self
+        target = max(0, self.target - self.cost({}) + self.additive({}))
+        return CostBudget(self.space, self.name, self.additive, target, self.block)
 
-def budget(name: str, sparsity: float, space: UnitSpace, params: Cost, macs: Cost) -> Budget:
+
+def budget(
+    name: str,
+    sparsity: float,
+    space: UnitSpace,
+    params: Cost,
+    macs: Cost,
+    *,
+    block: int = 1,
+    additive_macs: Cost | None = None,
+) -> Budget:
     """The budget called `name` that frees the share `sparsity` of the units, parameters or MACs.
 
     filters: round(sparsity * units) of them, exactly, halves rounded up. params, macs: the target is the smallest whole number
     that is at least sparsity * dense cost. `sparsity` is taken as the decimal number it prints as: 0.145 of 100 is 14.5.
+
+    `macs` may count channels in blocks of `block`, of the dense network and of what stays alike; `additive_macs` then is its
+    lower bound, see `CostBudget.additive`.
 
     Raises UsageError for an unknown name, a sparsity that is not in 0 <= sparsity < 1, and one that the floors of the groups
     do not allow; the message then names the largest that they do.
@@ -170,7 +214,7 @@ def budget(name: str, sparsity: float, space: UnitSpace, params: Cost, macs: Cos
     dense = cost({})
     target = math.ceil(share * dense)
     _check_sparsity(name, sparsity, target, _most(space, cost), dense)
-    return CostBudget(space, name, cost, target)
+    return CostBudget(space, name, cost, target) if name == "params" else CostBudget(space, name, cost, target, block, additive_macs)
 
 
 def _most(space: UnitSpace, cost: Cost) -> int:

@@ -201,7 +201,8 @@ def _network(
         return arch, arguments, _fill(path, construct(arch, arguments), state, arch, assign=True)
     if arch.startswith(timm_models.PREFIX):
         arguments = timm_models.completed(arch, shapes_of(state), given)
-        return arch, arguments, _fill(path, timm_models.build(arch, arguments), state, arch, assign=False)
+        held = sum(tensor.numel() for tensor in state.values())
+        return arch, arguments, _fill(path, timm_models.build(arch, arguments, held=held), state, arch, assign=False)
     if arch == _SPANDREL or arch.startswith(restoration.PREFIX):
         return _restoration(path, state, arch, given)
     if factories.is_factory(arch):

@@ -11,7 +11,7 @@ from qcompress import kept_scores, qubo, scoring
 from qcompress._version import __version__
 from qcompress.alignment import Alignment
 from qcompress.budgets import Budget
-from qcompress.errors import BackendError
+from qcompress.errors import BackendError, InterruptedRunError
 from qcompress.scores import Scores
 from qcompress.searching import Found, search
 
@@ -59,29 +59,29 @@ def _keeping(scores: Scores, key: str, folder: Path | None) -> Iterator[None]:
         yield
     except (BackendError, KeyboardInterrupt) as error:
         path = None if folder is None else kept_scores.keep(scores, key, folder)
-        if path is not None and isinstance(error, BackendError):
-            kept = f"the scores are kept in {path}: the same command goes on from there, with another --backend too"
-            error.hint = f"{error.hint}; {kept}" if error.hint else kept
+        if path is None:
+            raise
+        kept = f"the scores are kept in {path}: the same command goes on from there, with another --backend too"
+        if isinstance(error, KeyboardInterrupt):
+            raise InterruptedRunError("interrupted during the capacity search", kept) from None
+        error.hint = f"{error.hint}; {kept}" if error.hint else kept
         raise
     if folder is not None:
         kept_scores.forget(folder)
 
 
 def key_of_job(job: Job) -> str:
-    """Of everything that the scores depend on."""
+    """Of everything that the scores depend on: the crops themselves stand for the images and how they were read."""
     import torch
 
-    settings, space = job.settings, job.groups.space
+    settings, space, crops = job.settings, job.groups.space, job.calibration()
     return kept_scores.key_of(
         tool=__version__,
         torch=torch.__version__,
         device=settings.device,
         checkpoint=job.checkpoint.sha256,
         arguments=dict(job.checkpoint.arguments),
-        images=job.splits.calibration.sha256,
-        crops=settings.data.calibration_crops,
-        crop=settings.data.crop,
+        crops=[kept_scores.digest_of(tensor.cpu().numpy()) for tensor in (crops.inputs, crops.targets)],
         metric=settings.metric,
-        seed=settings.seed,
         groups=[space.groups, space.sizes, space.floors],
     )

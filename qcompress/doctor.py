@@ -8,18 +8,21 @@ import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
 from qcompress._version import __version__
 from qcompress.errors import BackendError
-from qcompress.solvers import REMOTE, SOLVERS
+from qcompress.solvers import REMOTE, SOLVERS, plugins
 from qcompress.solvers.cloud_account import Configured, SolverSeen, configured, online_solvers
 
 __all__ = ["Diagnosis", "Extra", "diagnose"]
 
 _FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimd", "asimddp", "i8mm")
 _PACKAGES = ("torch", "onnx", "onnxruntime", "dimod", "dwave-samplers", "dwave-system", "dwave-cloud-client", "numpy", "scipy")
+_LOCAL = ("dimod", "dwave-samplers")
+_CLOUD = ("dwave-system", "dwave-cloud-client")
 _NAME = re.compile(r"^[A-Za-z0-9._-]+")
 _EXTRA = re.compile(r"extra\s*==\s*['\"]([^'\"]+)['\"]")
 
@@ -34,7 +37,7 @@ class Extra:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """`backends` maps each to what it needs before it can run; "" where nothing is missing that can be seen from here.
+    """`backends` maps each, plugins too, to what it needs before it can run; "" where nothing is missing that can be seen here.
 
     `solvers` is None where nobody asked (that takes the network), `unreachable` the reason where asking failed.
     """
@@ -84,15 +87,17 @@ def diagnose(*, online: bool = False) -> Diagnosis:
     try:
         account = configured()
     except BackendError as error:
-        account_error = error.message
+        account_error = error.message.removeprefix("backend qpu: ")
     solvers, unreachable = None, None
     if online:
         try:
             solvers = online_solvers()
         except BackendError as error:
-            unreachable = f"{error.message} ({error.hint})" if error.hint else error.message
+            message = error.message.removeprefix("backend qpu: ")
+            unreachable = f"{message} ({error.hint})" if error.hint else message
+    versions, ours = _versions(), {*SOLVERS, *REMOTE}
     return Diagnosis(
-        versions={"qcompress": __version__, "python": platform.python_version(), **_versions()},
+        versions={"qcompress": __version__, "python": platform.python_version(), **versions},
         machine=f"{platform.system()} {platform.machine()}",
         cores=os.cpu_count() or 1,
         cpu_features=_cpu_features(),
@@ -103,7 +108,11 @@ def diagnose(*, online: bool = False) -> Diagnosis:
         account_error=account_error,
         solvers=solvers,
         unreachable=unreachable,
-        backends={**dict.fromkeys(SOLVERS, ""), **{name: _needs(name, account, solvers, unreachable) for name in REMOTE}},
+        backends={
+            **{name: _missing(versions, _LOCAL) for name in SOLVERS},
+            **{name: _missing(versions, _CLOUD) or _needs(name, account, solvers, unreachable) for name in REMOTE},
+            **{name: _plugin_needs(point) for name, point in plugins.installed().items() if name not in ours},
+        },
     )
 
 
@@ -163,6 +172,21 @@ def _installed(name: str) -> bool:
     except metadata.PackageNotFoundError:
         return False
     return True
+
+
+def _missing(versions: dict[str, str], packages: tuple[str, ...]) -> str:
+    """What to install, of `packages`; nothing where all are there."""
+    missing = [name for name in packages if versions[name] == "missing"]
+    return f"pip install {' '.join(missing)}" if missing else ""
+
+
+def _plugin_needs(point: EntryPoint) -> str:
+    """Why a plugin cannot be loaded; nothing where it can. It is imported for that."""
+    try:
+        plugins.load(point)
+    except BackendError as error:
+        return f"{error.message} ({error.hint})"
+    return ""
 
 
 def _needs(name: str, account: Configured | None, solvers: tuple[SolverSeen, ...] | None, unreachable: str | None) -> str:

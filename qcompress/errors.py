@@ -82,7 +82,7 @@ class BackendError(QCompressError, RuntimeError):
 
 
 class InterruptedRunError(QCompressError):
-    """Ctrl-C where there was nothing to keep yet; nothing was written."""
+    """Ctrl-C before there was a selection to finish with; the hint says where scores were kept, if any."""
 
     exit_code = 130
 

@@ -54,31 +54,31 @@ def read_state(file: BinaryIO, name: str) -> dict[str, Tensor]:
         try:
             entries = json.loads(archive.read(configs[0]))["config"]
             folder = configs[0].rpartition("/")[0]
-            return {key: _tensor(archive, folder, entry) for key, entry in entries.items()}
-        except (
-            ValueError,
-            KeyError,
-            TypeError,
-            AttributeError,
-            IndexError,
-            RecursionError,
-            RuntimeError,
-            OverflowError,
-        ) as error:
+            files: dict[str, bytearray] = {}
+            return {key: _tensor(archive, folder, entry, files) for key, entry in entries.items()}
+        except Exception as error:  # what the parsers raise over corrupt bytes is open-ended: zlib.error, BadZipFile, ...
             reason = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
             raise CheckpointError(
                 f"{name}: the weights of this exported program (.pt2) cannot be read: {reason}", _HINT
             ) from error
 
 
-def _tensor(archive: zipfile.ZipFile, folder: str, entry: dict[str, Any]) -> Tensor:
-    """One tensor, a view of its member's bytes. Raises ValueError and others for what is no such entry."""
+def _tensor(archive: zipfile.ZipFile, folder: str, entry: dict[str, Any], files: dict[str, bytearray]) -> Tensor:
+    """One tensor, a view of its member's bytes; `files` holds the members that were read, for several tensors may share one.
+
+    Raises ValueError and others for what is no such entry.
+    """
     if entry["use_pickle"]:
         raise ValueError("they are pickled")
     meta = entry["tensor_meta"]
     sizes, strides = ([_count(size) for size in meta[key]] for key in ("sizes", "strides"))
-    data = bytearray(archive.read(f"{folder}/{entry['path_name']}"))
+    member = f"{folder}/{entry['path_name']}"
+    if member not in files:
+        files[member] = bytearray(archive.read(member))
+    data = files[member]
     dtype = _DTYPES[meta["dtype"]]
+    if not data and 0 not in sizes:
+        raise ValueError(f"a tensor of shape {sizes!s:.60} without data")
     if not data:
         return torch.empty(sizes, dtype=dtype)
     return torch.as_strided(torch.frombuffer(data, dtype=dtype), sizes, strides, _count(meta["storage_offset"]))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from qcompress.errors import OutputError
 
-__all__ = ["output_error", "write_aside", "write_bytes", "write_text"]
+__all__ = ["claim_file", "output_error", "write_aside", "write_bytes", "write_text"]
 
 _CAUSES = {
     errno.EACCES: ("no permission to write there", "choose another folder with --out, or change its permissions"),
@@ -77,6 +77,21 @@ def write_aside(path: str | Path) -> Iterator[Path]:
     finally:
         if aside is not None:
             aside.unlink(missing_ok=True)
+
+
+def claim_file(path: str | Path) -> None:
+    """Learns now whether `path` can be written, rather than after minutes of work; leaves nothing. Raises OutputError."""
+    path = Path(path)
+    try:
+        target = path.resolve()
+        made = [folder for folder in target.parents if not folder.exists()]
+        _create_aside(target).unlink()
+        for folder in made:
+            folder.rmdir()
+    except OutputError:
+        raise
+    except OSError as error:
+        raise output_error(path, error) from error
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:

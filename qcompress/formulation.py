@@ -7,12 +7,10 @@ from pathlib import Path
 
 from qcompress import choosing, kept_scores, offline, qubo, slim_folder
 from qcompress._version import __version__
-from qcompress.alignment import Alignment
-from qcompress.budgets import budget
 from qcompress.errors import UsageError
-from qcompress.groups import Groups
+from qcompress.files import claim_file
 from qcompress.offline import Ask, ProblemFile, Provenance
-from qcompress.pipeline import prepare
+from qcompress.pipeline import asked, prepare
 from qcompress.progress import SILENT, Observer
 from qcompress.settings import Settings
 
@@ -40,18 +38,17 @@ def formulate(
     settings, path = settings or Settings(), Path(out)
     if path.suffix == ".json":
         raise UsageError(f"--out {path}: expected a name like problem.bqm", "the JSON of the units is written beside it")
+    if path.resolve() == Path(checkpoint).resolve():
+        raise UsageError(f"--out {path}: is the checkpoint itself", "choose another name, such as problem.bqm")
+    claim_file(path)
 
-    def check(groups: Groups) -> None:
-        target = budget(settings.budget, settings.sparsity, groups.space, groups.params, groups.macs)
-        if settings.search.align is not None:
-            Alignment(groups.space, settings.search.align).reach(target)
-
-    job = prepare(Path(checkpoint), settings, observer, check=check)
+    job = prepare(Path(checkpoint), settings, observer, check=lambda groups: asked(groups, settings))
     scores = choosing.score(job)
     problem = qubo.formulate(settings.search.objective, scores)
     record = offline.write_problem(
         problem,
         path,
+        widths=job.groups.widths,
         tool=f"qcompress {__version__}",
         checkpoint=slim_folder.source_of(job.checkpoint),
         layers=offline.layer_records(job.groups),
@@ -59,7 +56,8 @@ def formulate(
         provenance=Provenance(
             scores=kept_scores.digest(scores),
             images=job.splits.calibration.sha256,
-            objective=repr(settings.search.objective),
+            objective=qubo.name_of(settings.search.objective),
+            coefficients=qubo.coefficients_of(settings.search.objective),
             metric=settings.metric,
             seed=settings.seed,
         ),

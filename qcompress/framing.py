@@ -65,12 +65,15 @@ def frame(run: Run, channels: int, stride: int, data: DataOptions, size: int | N
     if size is not None and size < 1:
         raise UsageError(f"the input size must be at least 1 pixel, got {size}")
     form = Form(size=size, mean=data.mean, std=data.std)
-    classes, scale = _seen(run, channels, stride, size) or _seen_on_images(run, channels, stride, data, form)
+    seen = _seen(run, channels, stride, size) or _seen_on_images(run, channels, stride, data, form)
+    classes, scale = (seen.classes, seen.scale) if seen else (False, 1)
     source = splits.find(data.source, channels, classes=classes)
     where = str(data.source)
     if classes != (source.content == "classes"):
         returns = "a vector for each image" if classes else "images"
         raise DataError(f"{where}: {source.kind}, but the network returns {returns}", "give the data that it was trained for")
+    if seen and not classes:
+        seen.check(source.content, f"{where}: {source.kind}" if data.source else f"the images that ship: {source.kind}")
     form = replace(form, scale=scale, size=size if classes else None)
     task = task_of(source.content, scale)
     shape: tuple[int, ...] = square_input(size or DEFAULT_SIZE, channels, stride)
@@ -88,8 +91,11 @@ def frame_of(run: Run, images: Splits, stride: int, data: DataOptions, size: int
     classes = first.is_labelled and first.target.ndim == 0
     content: Kind = "classes" if classes else "masks" if first.is_labelled else "pairs"
     shape = (1, *first.input.shape) if classes else square_input(size or DEFAULT_SIZE, channels, stride)
-    if run(shape) is None:
+    output = run(shape)
+    if output is None:
         raise DataError(f"{images.source}: the network takes no input of shape {shape}", "give images that it was made for")
+    if not classes:
+        _Seen(shape, output).check(content, images.source, first.scale)
     source = Source(images.source, content, ())
     return Frame(task_of(content, first.scale), source, Form(scale=first.scale, mean=data.mean, std=data.std), shape)
 
@@ -108,28 +114,59 @@ def load_images(frame: Frame, data: DataOptions, channels: int, stride: int, see
     )
 
 
-def _seen(run: Run, channels: int, stride: int, size: int | None) -> tuple[bool, int] | None:
-    """Whether the network is a classifier, and its scale, at the first size that it takes; None where it takes none."""
+@dataclass(frozen=True)
+class _Seen:
+    """What a network returned, (N, ...), for an input (N, C, H, W)."""
+
+    given: tuple[int, ...]
+    returned: tuple[int, ...]
+
+    @property
+    def classes(self) -> bool:
+        """Whether it is a vector for each image."""
+        return len(self.returned) == 2
+
+    @property
+    def scale(self) -> int:
+        """Side of the output over side of the input; 1 where that is no whole number."""
+        scale = self.returned[2] // self.given[2] if len(self.returned) == 4 else 1
+        return scale if scale > 1 and self._is_larger(scale) else 1
+
+    def check(self, content: Kind, where: str, scale: int | None = None) -> None:
+        """Raises DataError where outputs cannot be compared with the targets: maps with masks, images with images."""
+        masks = content == "masks"
+        fits = self._is_larger(1 if masks else scale or self.scale)
+        if fits and (masks or self.returned[1] == self.given[1]):
+            return
+        wanted = "a map for each class, as large as its input" if masks else f"images of {self.given[1]} channels"
+        if scale and scale > 1:
+            wanted += f", {scale} times as large as its input"
+        raise DataError(
+            f"{where}: these need a network that returns {wanted}; for an input {self.given} it returns {self.returned}",
+            "a network that returns a map for each class needs --data with images/ and masks/",
+        )
+
+    def _is_larger(self, scale: int) -> bool:
+        """Whether the output is an image or a map of `scale` times the input's sides."""
+        return len(self.returned) == 4 and self.returned[2:] == tuple(side * scale for side in self.given[2:])
+
+
+def _seen(run: Run, channels: int, stride: int, size: int | None) -> _Seen | None:
+    """What the network returns at the first size that it takes; None where it takes none."""
     for side in (*([size] if size else []), *_SIDES):
         shape = square_input(side, channels, stride)
         output = run(shape)
         if output is not None:
-            return _read(shape, output)
+            return _Seen(shape, output)
     return None
 
 
-def _seen_on_images(run: Run, channels: int, stride: int, data: DataOptions, form: Form) -> tuple[bool, int]:
+def _seen_on_images(run: Run, channels: int, stride: int, data: DataOptions, form: Form) -> _Seen | None:
     """The same at the size of the first image with a class, if there are such images."""
     try:
         first = splits.find(data.source, channels, classes=True).items[0]
         shape = (1, *Reader(None, channels, stride, 0, form).first(first).input.shape)
     except (DataError, UsageError):
-        return False, 1
+        return None
     output = run(shape)
-    return (False, 1) if output is None else _read(shape, output)
-
-
-def _read(shape: tuple[int, ...], output: tuple[int, ...]) -> tuple[bool, int]:
-    scale = output[2] // shape[2] if len(output) == 4 else 1
-    exact = len(output) == 4 and output[2:] == tuple(side * scale for side in shape[2:])
-    return len(output) == 2, scale if exact and scale > 1 else 1
+    return None if output is None else _Seen(shape, output)

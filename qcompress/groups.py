@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from qcompress.selection import Selection, UnitSpace
 
-__all__ = ["HEADS", "Cut", "Group", "Groups", "KeptWhole", "Layer", "LayerKind", "Member", "Side"]
+__all__ = ["HEADS", "Cut", "Group", "Groups", "KeptWhole", "Layer", "LayerKind", "Member", "Side", "in_blocks"]
 
 Side = Literal["out", "in"]
 LayerKind = Literal[
@@ -37,6 +37,7 @@ LayerKind = Literal[
 HEADS = ("num_heads", "heads", "n_heads", "n_head", "num_attention_heads")
 """What modules call their number of attention heads."""
 
+_COMPUTING = ("conv", "conv_transpose", "depthwise", "linear")
 _PER_CHANNEL = ("batchnorm", "instancenorm", "groupnorm", "prelu", "parameter")
 
 
@@ -107,7 +108,7 @@ class Layer:
         return outputs * self.kernel * self._seen_by_each(inputs) + (outputs if self.bias else 0)
 
     def macs(self, inputs: int, outputs: int) -> int:
-        """Multiply-accumulates per image with `inputs` and `outputs` channels kept."""
+        """Multiply-accumulates per image with `inputs` and `outputs` channels kept (or computed, in whole blocks)."""
         if self.kind == "product":
             return self.positions * (outputs if self.outputs else 1)
         if self.kind == "other":
@@ -119,6 +120,15 @@ class Layer:
     def _seen_by_each(self, inputs: int) -> int:
         """Inputs that each output is computed from. A depthwise convolution loses whole divisions: what is left is as wide."""
         return (self.inputs if self.kind == "depthwise" else inputs) // self.divisions
+
+
+def in_blocks(channels: int, align: int) -> int:
+    """`channels` rounded up to whole blocks of `align`: what a runtime computes.
+
+    >>> in_blocks(52, 16), in_blocks(48, 16), in_blocks(52, 1)
+    (64, 48, 52)
+    """
+    return -(-channels // align) * align
 
 
 @dataclass(frozen=True)
@@ -151,6 +161,16 @@ class Groups:
     def space(self) -> UnitSpace:
         """The units of all groups."""
         return UnitSpace.of(((group.name, group.size) for group in self.groups), self.floor)
+
+    @cached_property
+    def widths(self) -> tuple[int, ...]:
+        """Per group the fewest channels that a unit owns at a side of a convolution or linear layer: 64 for a head of 64."""
+        kinds = {layer.name: layer.kind for layer in self.layers}
+        owned = (
+            [len(m.channels[0]) for m in group.members if kinds.get(m.layer) in _COMPUTING and m.channels]
+            for group in self.groups
+        )
+        return tuple(max(1, min(widths, default=1)) for widths in owned)
 
     @cached_property
     def consumers(self) -> dict[str, NDArray[np.intp]]:
@@ -187,13 +207,20 @@ class Groups:
             for layer in self.layers
         )
 
-    def macs(self, counts: Mapping[str, int] | None = None) -> int:
-        """Exact multiply-accumulates per image of `example_shape` with `counts` units pruned per group."""
+    def macs(self, counts: Mapping[str, int] | None = None, align: int = 1, *, additive: bool = False) -> int:
+        """Multiply-accumulates per image of `example_shape` with `counts` units pruned per group: exact with `align` 1.
+
+        With more, those that a runtime computes in blocks of `align` channels: the channels at both sides of every layer are
+        rounded up to whole blocks. With `additive` they stay as they are where several groups share a side (behind a
+        concatenation): never more, and groups then free together at most the sum of what each frees alone.
+        """
         counts = counts or {}
-        return sum(
-            layer.macs(self.kept_channels(layer, "in", counts), self.kept_channels(layer, "out", counts))
-            for layer in self.layers
-        )
+
+        def computed(layer: Layer, side: Side) -> int:
+            shared = additive and len(self._removed_per_unit.get((layer.name, side), ())) > 1
+            return in_blocks(self.kept_channels(layer, side, counts), 1 if shared else align)
+
+        return sum(layer.macs(computed(layer, "in"), computed(layer, "out")) for layer in self.layers)
 
     def cuts(self, selection: Selection) -> dict[str, Cut]:
         """What every touched layer keeps under `selection`: the input of `surgery.slim`, by layer name, in layer order."""

@@ -19,11 +19,12 @@ from qcompress.files import write_bytes
 from qcompress.scores import Scores
 from qcompress.selection import UnitSpace
 
-__all__ = ["FILE", "digest", "forget", "keep", "key_of", "recall"]
+__all__ = ["FILE", "digest", "digest_of", "forget", "keep", "key_of", "recall"]
 
 FILE = ".scores.safetensors"
 _VECTORS = ("magnitude", "taylor", "fisher")
 _HEADER = 2**20  # bytes that the names and shapes may take
+_SAMPLES = 4096  # so many rows of gradients at most: a file with more is not read, and the units are scored again
 
 
 def key_of(**facts: Any) -> str:
@@ -41,6 +42,12 @@ def digest(scores: Scores) -> str:
     for array in _arrays(scores).values():
         state.update(np.ascontiguousarray(array, "<f8").tobytes())
     return state.hexdigest()
+
+
+def digest_of(array: NDArray[Any]) -> str:
+    """SHA-256 of an array: its shape, its type, its numbers."""
+    facts = f"{array.shape} {array.dtype.str}".encode()
+    return hashlib.sha256(facts + np.ascontiguousarray(array).tobytes()).hexdigest()
 
 
 def keep(scores: Scores, key: str, folder: Path) -> Path | None:
@@ -61,7 +68,7 @@ def recall(space: UnitSpace, key: str, folder: Path) -> Scores | None:
     from safetensors.numpy import load
 
     path = folder / FILE
-    expected = 8 * (3 * len(space) + sum(size**2 for size in space.sizes)) + len(key)
+    expected = 8 * ((3 + _SAMPLES) * len(space) + sum(size**2 for size in space.sizes)) + len(key)
     try:
         if not path.is_file() or path.stat().st_size > expected + _HEADER:
             return None
@@ -70,7 +77,8 @@ def recall(space: UnitSpace, key: str, folder: Path) -> Scores | None:
             return None
         similarity = tuple(_matrix(found.pop(f"similarity.{g}")) for g in range(len(space.sizes)))
         magnitude, taylor, fisher = (_matrix(found.pop(name)) for name in _VECTORS)
-        return Scores(space, magnitude, taylor, fisher, similarity)
+        gradients = _matrix(found.pop("gradients")) if "gradients" in found else None
+        return Scores(space, magnitude, taylor, fisher, similarity, gradients)
     except (OSError, SafetensorError, KeyError, ValueError):
         return None
 
@@ -83,7 +91,8 @@ def forget(folder: Path) -> None:
 def _arrays(scores: Scores) -> dict[str, NDArray[np.float64]]:
     vectors = {name: np.ascontiguousarray(getattr(scores, name), np.float64) for name in _VECTORS}
     squares = {f"similarity.{g}": np.ascontiguousarray(s, np.float64) for g, s in enumerate(scores.similarity)}
-    return {**vectors, **squares}
+    rows = {} if scores.gradients is None else {"gradients": np.ascontiguousarray(scores.gradients, np.float64)}
+    return {**vectors, **squares, **rows}
 
 
 def _matrix(array: NDArray[Any]) -> NDArray[np.float64]:

@@ -168,6 +168,8 @@ def _floats(images: np.ndarray[Any, Any]) -> np.ndarray[Any, np.dtype[np.float32
     """float32; uint8 0..255 becomes 0..1. Raises DataError for other integers, NaN and infinity."""
     if images.dtype == np.uint8:
         return images.astype(np.float32) / np.float32(255)
-    if images.dtype.kind != "f" or not np.isfinite(images).all():
+    with np.errstate(over="ignore"):
+        converted = images.astype(np.float32) if images.dtype.kind == "f" else None
+    if converted is None or not np.isfinite(converted).all():  # what a float64 holds may be too large for a float32
         raise DataError(f"images of {images.dtype}, expected uint8 or finite floats in 0..1")
-    return images.astype(np.float32)
+    return converted

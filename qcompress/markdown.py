@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from qcompress.reports import CostPair, LatencyFacts, MetricFacts, QpuFacts, Report, SearchFacts
+from qcompress.reports import CostPair, LatencyFacts, MetricFacts, QpuFacts, RefineFacts, Report, SearchFacts
 from qcompress.visible import visible
 
 __all__ = ["code_block", "escape", "headline", "metric_title", "summary_rows", "to_markdown"]
@@ -161,12 +161,21 @@ def _method(report: Report) -> Iterator[str]:
     if refine is not None:
         yield (
             f"Refinement: {_plain(refine.evaluations, 0)} evaluations, {refine.accepted} improvements, "
-            f"{_signed(refine.gain_db, 3)}{_difference_unit(report.metric)} on the selection images."
+            f"{_gained(refine, report.metric)} on the selection images."
         )
     roles = (("calibration", data.calibration), ("selection", data.selection), ("report", data.report))
     rows = ((name, str(split.images), f"`{split.sha256[:16]}`") for name, split in roles)
     yield f"Images: {escape(data.source)}."
     yield _table(("role", "images", "hash"), rows)
+
+
+def _gained(refine: RefineFacts, metric: MetricFacts) -> str:
+    """What the refinement gained, in what it climbed on; reports of before have one number, in the metric's unit."""
+    if refine.metric is None:
+        return f"{_signed(refine.gain_db, 3)}{_difference_unit(metric)}"
+    if refine.metric == metric.name:
+        return f"{_signed(refine.gain, 3)}{_difference_unit(metric)}"
+    return f"{escape(refine.metric)} better by {_plain(refine.gain, 3, f' {escape(refine.unit)}' if refine.unit else '')}"
 
 
 def _qpu(qpu: QpuFacts) -> Iterator[str]:
@@ -224,6 +233,8 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, numeric: bo
 def _costs(report: Report) -> Iterator[tuple[str, CostPair]]:
     yield "parameters", report.cost.params
     yield "MACs per image", report.cost.macs
+    if report.cost.aligned_macs is not None:
+        yield f"MACs in blocks of {report.cost.aligned_macs.block} channels", report.cost.aligned_macs
     yield "ONNX file, bytes", report.cost.bytes
 
 

@@ -40,6 +40,7 @@ class Metric:
     evidence   (output, target) to (N, ...): what `total` needs of each image; None: per_image
     total      (N, ...) evidence of all images to their metric; None: the mean
     note       what the user should know of the loss
+    guide      what choices are made by on the selection images, where the metric itself is too coarse for that; None: itself
     """
 
     name: str
@@ -51,6 +52,12 @@ class Metric:
     evidence: Measure | None = None
     total: Callable[[NDArray[np.float64]], float] | None = None
     note: str | None = None
+    guide: Metric | None = None
+
+    @property
+    def chooser(self) -> Metric:
+        """What the refinement climbs on and what decides between repairs."""
+        return self.guide or self
 
     @property
     def difference_unit(self) -> str:
@@ -71,11 +78,14 @@ class Metric:
         return before - after if self.higher_is_better else after - before
 
 
+_CLASSES: tuple[Task, ...] = ("classification",)
+_CROSS_ENTROPY = Metric("cross entropy", "nats", False, cross_entropy, cross_entropy, _CLASSES)
+
 METRICS: dict[str, Callable[[int], Metric]] = {
     "psnr": lambda _: Metric("psnr", "dB", True, psnr, psnr_loss),
     "psnr-y": lambda scale: Metric("psnr-y", "dB", True, *_luma(scale)),
     "ssim": lambda _: Metric("ssim", "", True, ssim, ssim_loss),
-    "top1": lambda _: Metric("top1", "%", True, top1, cross_entropy, ("classification",)),
+    "top1": lambda _: Metric("top1", "%", True, top1, projected, _CLASSES, guide=_CROSS_ENTROPY),
     "miou": lambda _: Metric("miou", "%", True, image_iou, cross_entropy, ("segmentation",), overlaps, mean_iou),
 }
 """Every metric that `--metric` takes by name, for a scale of super-resolution. Losses of images are in the metric's unit."""

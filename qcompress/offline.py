@@ -7,7 +7,7 @@ and the selection that comes back, are data from strangers: bounded, validated, 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,28 +16,38 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from qcompress.alignment import Alignment, aligned_budget
 from qcompress.bqm_file import decode
 from qcompress.budgets import BUDGETS, Budget, budget
 from qcompress.errors import PlanError
 from qcompress.files import write_bytes, write_text
-from qcompress.groups import Groups, Layer, LayerKind, Side
-from qcompress.plans import PlanGroup, Source
-from qcompress.problem import Problem
+from qcompress.groups import Groups, Layer, LayerKind, Side, in_blocks
+from qcompress.plans import Name, PlanGroup, Source
+from qcompress.problem import LARGEST_CROSS, Problem
 from qcompress.reports import QpuFacts
 from qcompress.selection import Selection, UnitSpace
 
-__all__ = ["Ask", "ProblemFile", "SelectionFile", "read_problem", "read_selection", "write_problem", "write_selection"]
+__all__ = [
+    "Ask",
+    "CertificateRecord",
+    "ProblemFile",
+    "SelectionFile",
+    "read_problem",
+    "read_selection",
+    "write_problem",
+    "write_selection",
+]
 
 LARGEST_JSON = 64 * 2**20
 LARGEST_BQM = 512 * 2**20
-LARGEST_MATRICES = 2 * 2**30  # bytes of all groups' couplings
+LARGEST_MATRICES = 2**29  # bytes of all groups' couplings: a file as large as LARGEST_BQM has 341 MiB of them
 _AGAIN = "make it again with qcompress formulate"
 
-Name = Annotated[str, Field(min_length=1, max_length=500, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Sha = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Size = Annotated[int, Field(ge=0, lt=2**31)]
 Energy = Annotated[float, Field(allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Coefficients = Annotated[dict[Name, Energy], Field(max_length=100)]
 
 
 T = TypeVar("T", bound=BaseModel)
@@ -48,11 +58,12 @@ class _Record(BaseModel):
 
 
 class GroupRecord(_Record):
-    """A coupled group of `size` units, of which `floor` stay at least."""
+    """A coupled group of `size` units, of which `floor` stay at least; a unit owns `width` channels, see `Groups.widths`."""
 
     name: Name
     size: Annotated[int, Field(ge=1, le=2**16)]
     floor: Annotated[int, Field(ge=0, le=2**16)]
+    width: Annotated[int, Field(ge=1, lt=2**20)] = 1
 
 
 class LayerRecord(_Record):
@@ -78,13 +89,24 @@ class Ask(_Record):
 
 
 class Provenance(_Record):
-    """Where the scores come from: hashes of their numbers and of the calibration images, the metric, the seed."""
+    """Where the problem comes from: its objective, hashes of the scores and of the calibration images, the metric, the seed."""
 
     scores: Sha
     images: Sha
     objective: Name
+    coefficients: Coefficients = {}
     metric: Name
     seed: Seed
+
+
+class CertificateRecord(_Record):
+    """What is proven about the energy, see `qcompress.search_certificate.Certificate`."""
+
+    bound: Energy
+    gap: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    relative_gap: Annotated[float, Field(ge=0, le=1)] | None
+    exact_groups: Size
+    groups: Size
 
 
 class ProblemFile(_Record):
@@ -122,24 +144,38 @@ class ProblemFile(_Record):
         return UnitSpace(tuple(names), tuple(sizes), tuple(floors))
 
     @property
-    def target(self) -> Budget:
-        """The budget that is asked for. Raises UsageError where it cannot be met."""
-        costs: tuple[Callable[[Mapping[str, int]], int], ...] = (partial(self._cost, "params"), partial(self._cost, "macs"))
-        return budget(self.ask.budget, self.ask.sparsity, self.space, *costs)
+    def asked(self) -> tuple[Budget, Alignment]:
+        """The budget that is asked for, and the counts allowed to meet it. Raises UsageError where it cannot be met."""
 
-    def _cost(self, name: str, counts: Mapping[str, int]) -> int:
-        """Exact, as `Groups.params` and `Groups.macs` are."""
+        def at(block: int) -> Budget:
+            params, macs = partial(self._cost, "params", align=1), partial(self._cost, "macs", align=block)
+            additive = partial(macs, additive=True) if block > 1 else None
+            return budget(self.ask.budget, self.ask.sparsity, self.space, params, macs, block=block, additive_macs=additive)
+
+        return aligned_budget(self.ask.align, at, tuple(group.width for group in self.groups))
+
+    @property
+    def target(self) -> Budget:
+        """The budget of `asked`."""
+        return self.asked[0]
+
+    def _cost(self, name: str, counts: Mapping[str, int], *, align: int, additive: bool = False) -> int:
+        """As `Groups.params` and `Groups.macs` are."""
+
+        def computed(dense: int, less: Mapping[str, int]) -> int:
+            kept = dense - sum(counts.get(group, 0) * channels for group, channels in less.items())
+            return in_blocks(kept, 1 if additive and len(less) > 1 else align)
+
         total = 0
         for layer in self.layers:
             sizes = layer.inputs, layer.outputs, layer.kernel, layer.positions, layer.bias, layer.divisions
-            inputs = layer.inputs - sum(counts.get(group, 0) * less for group, less in layer.less_in.items())
-            outputs = layer.outputs - sum(counts.get(group, 0) * less for group, less in layer.less_out.items())
+            inputs, outputs = computed(layer.inputs, layer.less_in), computed(layer.outputs, layer.less_out)
             total += getattr(Layer("", layer.kind, *sizes), name)(inputs, outputs)
         return total
 
 
 class SelectionFile(_Record):
-    """selection.json: which units of whose network go, how that was found, and what was asked."""
+    """selection.json: which units of whose network go, how that was found, what was asked, and what is proven."""
 
     schema_version: Literal[1] = Field(default=1, validation_alias="schema", serialization_alias="schema")
     kind: Literal["qcompress selection"] = "qcompress selection"
@@ -147,14 +183,24 @@ class SelectionFile(_Record):
     checkpoint: Source
     groups: Annotated[dict[Name, PlanGroup], Field(max_length=100_000)]
     ask: Ask
-    asked: Annotated[int, Field(ge=0)]
-    capacity: Annotated[int, Field(ge=0)]
+    asked: Annotated[int, Field(ge=0, lt=2**63)]
+    capacity: Annotated[int, Field(ge=0, lt=2**63)]
     energy: Energy
     greedy_energy: Energy
+    certificate: CertificateRecord | None = None
+    objective: Name
+    coefficients: Coefficients = {}
     backend: Name
     seed: Seed
     problem: Sha
     qpu: QpuFacts | None = None
+
+    @model_validator(mode="after")
+    def _proven(self) -> Self:
+        proven = self.certificate
+        if proven and abs(self.energy - proven.bound - proven.gap) > 1e-6 * max(abs(self.energy), abs(proven.bound), 1e-6):
+            raise ValueError("the certificate is of another energy")
+        return self
 
     def selection(self, space: UnitSpace, sha256: str) -> Selection:
         """The selection in `space`, of the checkpoint of that hash.
@@ -206,13 +252,16 @@ def _freed(groups: Groups, layer: Layer, side: Side) -> dict[str, int]:
     return {name: channels for name, channels in freed.items() if channels}
 
 
-def write_problem(problem: Problem, path: Path, **facts: Any) -> ProblemFile:
-    """problem.bqm at `path` and its JSON beside it; `facts` are the other fields of `ProblemFile`. Raises OutputError."""
+def write_problem(problem: Problem, path: Path, *, widths: tuple[int, ...] = (), **facts: Any) -> ProblemFile:
+    """problem.bqm at `path` and its JSON beside it; `facts` are the other fields of `ProblemFile`. Raises OutputError.
+
+    `widths` are the channels that a unit of each group owns, one where it is empty.
+    """
     with problem.to_bqm().to_file() as file:
         data = file.read()
     space = problem.space
-    sizes = zip(space.groups, space.sizes, space.floors, strict=True)
-    groups = tuple(GroupRecord(name=name, size=size, floor=floor) for name, size, floor in sizes)
+    columns = zip(space.groups, space.sizes, space.floors, widths or (1,) * len(space.groups), strict=True)
+    groups = tuple(GroupRecord(name=name, size=size, floor=floor, width=width) for name, size, floor, width in columns)
     record = ProblemFile(bqm=hashlib.sha256(data).hexdigest(), groups=groups, **facts)
     write_bytes(path, data)
     write_text(path.with_suffix(".json"), _text(record))
@@ -235,10 +284,12 @@ class KnownProblem:
 def read_problem(path: Path) -> KnownProblem:
     """The problem in `path` (problem.bqm) and in the JSON beside it.
 
-    Raises PlanError: missing, too large, damaged, not of one another, or couplings between groups.
+    Raises PlanError: missing, too large, damaged, not of one another, or couplings between too many units.
     """
-    record = _parse(path.with_suffix(".json"), ProblemFile)
+    if path.suffix == ".json":
+        raise PlanError(f"{path}: expected the file beside it, such as {path.with_suffix('.bqm').name}", "give problem.bqm")
     data = _bounded(path, LARGEST_BQM)
+    record = _parse(path.with_suffix(".json"), ProblemFile)
     if hashlib.sha256(data).hexdigest() != record.bqm:
         raise PlanError(f"{path}: not the file that {path.with_suffix('.json').name} was written for", _AGAIN)
     return KnownProblem(_decode(path, data, record.space), record)
@@ -257,14 +308,19 @@ def _decode(path: Path, data: bytes, space: UnitSpace) -> Problem:
         if model.labels != [[unit.group, unit.number] for unit in space.units]:
             raise ValueError("its variables are not the units, in their order")
         blocks = [np.zeros((size, size)) for size in space.sizes]
-        group = space.group_of[model.rows]
-        if not np.array_equal(group, space.group_of[model.columns]):
-            raise ValueError("it has couplings between groups")
+        group, other = space.group_of[model.rows], space.group_of[model.columns]
+        cross, between = None, group != other
+        if between.any():
+            if len(space) > LARGEST_CROSS:
+                raise ValueError(f"couplings between groups of {len(space)} units, expected at most {LARGEST_CROSS}")
+            i, j = model.rows[between], model.columns[between]
+            cross = np.zeros((len(space), len(space)))
+            cross[i, j] = cross[j, i] = model.values[between]
         for g, (block, span) in enumerate(zip(blocks, space.spans, strict=True)):
-            own = group == g
+            own = (group == g) & ~between
             i, j = model.rows[own] - span.start, model.columns[own] - span.start
             block[i, j] = block[j, i] = model.values[own]
-        return Problem(space, model.linear, tuple(blocks))
+        return Problem(space, model.linear, tuple(blocks), cross)
     except ValueError as error:
         raise PlanError(f"{path}: not a problem that can be used: {_one_line(error)}", _AGAIN) from error
 
@@ -278,8 +334,8 @@ def _parse(path: Path, kind: type[T]) -> T:
         if isinstance(error, ValidationError):
             first = error.errors(include_url=False)[0]
             reason = f"{'.'.join(str(part) for part in first['loc'])[:120] or 'the file'}: {first['msg']}"
-        word = "problem" if kind is ProblemFile else "selection"
-        raise PlanError(f"{path}: not a {word} of schema 1: {reason.encode('unicode_escape').decode()}", _AGAIN) from error
+        word, again = ("problem", _AGAIN) if kind is ProblemFile else ("selection", "make it again with qcompress solve")
+        raise PlanError(f"{path}: not a {word} of schema 1: {reason.encode('unicode_escape').decode()}", again) from error
 
 
 def _bounded(path: Path, most: int) -> bytes:

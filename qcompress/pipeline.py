@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -12,7 +13,7 @@ from torch import nn
 
 from qcompress import assembly, choosing, latency, loading, offline, plans, qubo, seeds, slim_folder, surgery, tracing
 from qcompress import verify as verification
-from qcompress.alignment import Alignment
+from qcompress.alignment import Alignment, aligned_budget
 from qcompress.budgets import Budget, budget
 from qcompress.checkpoints import Checkpoint
 from qcompress.data.images import CalibrationCrops, SelectionCrops, Splits
@@ -21,7 +22,6 @@ from qcompress.exporters import EXPORTERS, Artifact, graph
 from qcompress.framing import Frame, frame, frame_of, load_images, runner
 from qcompress.groups import Groups
 from qcompress.metrics import Metric, companions, metric
-from qcompress.offline import SelectionFile
 from qcompress.output import claim, staging
 from qcompress.plans import Plan
 from qcompress.progress import SILENT, Observer, Stopwatch
@@ -36,11 +36,12 @@ from qcompress.search import SearchResult
 from qcompress.searching import Found, check_backend
 from qcompress.selection import Selection
 from qcompress.settings import CheckpointOptions, Settings
-from qcompress.solving import found_of
+from qcompress.solving import as_asked, checked, found_of
 
-__all__ = ["Choice", "Job", "Result", "apply", "choose", "finish", "prepare", "prune", "repair"]
+__all__ = ["Choice", "Job", "Result", "apply", "asked", "choose", "finish", "prepare", "prune", "repair"]
 
 _CALIBRATION_CROPS, _SELECTION_CROPS, _LABELLED = 48, 16, 256  # unless the settings say otherwise
+_LABELLED_PIXELS = 2**20  # and of images with a class, as many more as make no more pixels
 INTERRUPTED = 130  # what shells report for a process ended by Ctrl-C
 
 
@@ -60,19 +61,25 @@ class Job:
     def calibration(self) -> CalibrationCrops:
         """The calibration crops of the run, on its device; the same at every call."""
         data, rng = self.settings.data, seeds.stream(self.settings.seed, "calibration crops")
-        count = data.calibration_crops or (_LABELLED if self.frame.task == "classification" else _CALIBRATION_CROPS)
+        count = data.calibration_crops or self._count(_CALIBRATION_CROPS)
         return self.splits.calibration.crops(self._crop, count, rng).to(self.settings.device)
 
     def selection(self) -> SelectionCrops:
         """The crops that the refinement measures on, on the device of the run; the same at every call."""
         data, rng = self.settings.data, seeds.stream(self.settings.seed, "selection crops")
-        count = data.selection_crops or (_LABELLED if self.frame.task == "classification" else _SELECTION_CROPS)
+        count = data.selection_crops or self._count(_SELECTION_CROPS)
         return self.splits.selection.crops(self._crop, count, rng).to(self.settings.device)
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
         """The metric of the run, and what is reported beside it."""
         return companions(self.metric, self.frame.task)
+
+    def _count(self, crops: int) -> int:
+        """`crops`, or for images with a class as many as a share of right labels needs: small ones are cheap."""
+        if self.frame.task != "classification":
+            return crops
+        return max(_LABELLED, _LABELLED_PIXELS // int(self.splits.calibration.pairs[0].input[0].size))
 
     @property
     def _crop(self) -> int:
@@ -136,14 +143,14 @@ def prune(
         check_backend(search)
     else:
         known = offline.read_selection(search.selection)
-        settings = _as_asked(settings, known)
+        settings = as_asked(settings, known)
     source = checkpoint if isinstance(checkpoint, Checkpoint) else Path(checkpoint)
     folder = claim(Path(out) if out else default_folder(source.path if isinstance(source, Checkpoint) else source))
-    job = prepare(
-        source, settings, observer, images=images, check=lambda groups: _alignment(_budget(groups, settings), search.align)
-    )
+    job = prepare(source, settings, observer, images=images, check=lambda groups: asked(groups, settings))
     given = None if known is None else found_of(known, job.groups.space, job.checkpoint.sha256)
-    choice, recovered = repair(job, choose(job, _budget(job.groups, settings), folder=folder, given=given))
+    if given is not None:
+        checked(given, asked(job.groups, settings)[0])
+    choice, recovered = repair(job, choose(job, folder=folder, given=given))
     plan = Plan.of(
         slim_folder.source_of(job.checkpoint),
         job.groups,
@@ -248,22 +255,20 @@ def _check_device(name: str) -> None:
         raise UsageError(f"device {name!r} cannot be used: {reason}", "--device cpu works everywhere") from error
 
 
-def _as_asked(settings: Settings, known: SelectionFile) -> Settings:
-    """The settings with the budget, share and backend that the selection was found for and with."""
-    ask = known.ask
-    search = replace(settings.search, align=ask.align, backend=known.backend, backend_options={})
-    return replace(settings, budget=ask.budget, sparsity=ask.sparsity, search=search)
+def asked(groups: Groups, settings: Settings) -> tuple[Budget, Alignment]:
+    """What is to go, and the counts per group that are allowed to meet it. MACs are those of whole blocks of channels.
 
+    Raises UsageError where allowed counts do not reach the target.
+    """
 
-def _budget(groups: Groups, settings: Settings) -> Budget:
-    return budget(settings.budget, settings.sparsity, groups.space, groups.params, groups.macs)
+    def at(block: int) -> Budget:
+        macs = partial(groups.macs, align=block)
+        additive = partial(macs, additive=True) if block > 1 else None
+        return budget(
+            settings.budget, settings.sparsity, groups.space, groups.params, macs, block=block, additive_macs=additive
+        )
 
-
-def _alignment(target: Budget, align: int | None) -> Alignment:
-    """As set; raises where it cannot reach the target."""
-    alignment = Alignment.fitting(target) if align is None else Alignment(target.space, align)
-    alignment.reach(target)
-    return alignment
+    return aligned_budget(settings.search.align, at, groups.widths)
 
 
 def _feasible(selection: Selection, target: Budget, alignment: Alignment) -> bool:
@@ -272,29 +277,30 @@ def _feasible(selection: Selection, target: Budget, alignment: Alignment) -> boo
     return alignment.allows(counts) and bool(target.capacity(counts) >= target.target)
 
 
-def choose(job: Job, target: Budget, *, folder: Path | None = None, given: Found | None = None) -> Choice:
+def choose(job: Job, *, folder: Path | None = None, given: Found | None = None) -> Choice:
     """Scores the units, solves the QUBO at the budget, refines the answer on the true metric.
 
     `given` takes the place of scores and search. Where the backend fails, the scores are kept in `folder`.
     """
-    settings, search = job.settings, job.settings.search
-    alignment = _alignment(target, search.align)
+    settings = job.settings
+    target, alignment = asked(job.groups, settings)
     candidates = proposer(settings.refine.proposer, inside=alignment.align > 1)
     found = choosing.find(job, target, alignment, folder) if given is None else given
     selected = found.search.selection
     chosen = Choice(selected, selected, selected, alignment.align, found.search, None, found.qpu)
     if not settings.refine.evaluations or not len(selected):
         return chosen
+    chooser = job.metric.chooser
 
     with job.watch.stage("refinement", settings.refine.evaluations) as advance:
 
         def show(state: RefineProgress) -> None:
             gain = f"{state.best - state.start_value:+.3f}"
-            best = state.best if job.metric.higher_is_better else -state.best
-            advance(state.evaluations, f"{best:.3f} {job.metric.unit} ({gain} on the selection images)")
+            best = state.best if chooser.higher_is_better else -state.best
+            advance(state.evaluations, f"{best:.3f} {chooser.unit} ({gain} on the selection images)")
 
         result = refine(
-            SlicedMetric(job.model, job.groups, job.selection(), job.metric),
+            SlicedMetric(job.model, job.groups, job.selection(), chooser),
             selected,
             evaluations=settings.refine.evaluations,
             seed=settings.seed,
@@ -328,11 +334,11 @@ def repair(job: Job, choice: Choice) -> tuple[Choice, Recovered]:
                 cuts,
                 job.calibration(),
                 job.selection(),
-                job.metric,
+                job.metric.chooser,
                 lambda done, note="", before=number: advance(before + done, note),
             )
             found.append((selection, recovered))
-        better = max if job.metric.higher_is_better else min
+        better = max if job.metric.chooser.higher_is_better else min
         kept, best = better(found, key=lambda pair: pair[1].value)
         advance(float(len(candidates)), best.note)
     return replace(choice, kept=kept), best

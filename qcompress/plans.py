@@ -28,7 +28,7 @@ from qcompress.files import write_text
 from qcompress.groups import Cut, Groups
 from qcompress.selection import Selection, UnitSpace
 
-__all__ = ["Plan", "PlanCut", "PlanGroup", "Source", "read", "write"]
+__all__ = ["Name", "Plan", "PlanCut", "PlanGroup", "Source", "read", "write"]
 
 SCHEMA = 1
 _LARGEST_BYTES = 16 * 2**20

@@ -14,19 +14,21 @@ from numpy.typing import NDArray
 
 from qcompress import seeds
 from qcompress.errors import UsageError
-from qcompress.problem import Problem
+from qcompress.problem import LARGEST_CROSS, Problem
 from qcompress.scores import Scores
 
 __all__ = [
     "OBJECTIVES",
     "Fisher",
     "Hybrid",
+    "Interaction",
     "L1Qubo",
     "Magnitude",
     "Objective",
     "Problem",
     "Random",
     "Taylor",
+    "coefficients_of",
     "formulate",
     "name_of",
     "objective",
@@ -111,6 +113,43 @@ class Fisher:
 
 
 @dataclass(frozen=True)
+class Interaction:
+    """What each sample's loss says to second order, with couplings between all units, of whatever groups.
+
+        E(x) = -first mean(T)'x + second / 2 x'(T'T / N) x,    T = `Scores.gradients` (N, n)
+
+    T'T / N stands for the curvature, as in Combinatorial Brain Surgeon (Yu et al., ICML 2022) and CHITA (Benbaki et al., ICML
+    2023): units whose removal moves every sample's loss the same way cost more together than apart, and such as move it in
+    opposite ways less. x_i^2 = x_i puts the diagonal into the linear part. Both terms are divided by the mean of |T|, which
+    changes no choice. T'T has rank N at most: with fewer samples than units many selections cost the same.
+
+    Raises UsageError for scores without gradients, and above `qcompress.problem.LARGEST_CROSS` units.
+    """
+
+    first: float = 1.0
+    second: float = 1.0
+
+    def problem(self, scores: Scores) -> Problem:
+        """Linear part, couplings inside groups and between them, as above."""
+        t, space = scores.gradients, scores.space
+        if t is None:
+            raise UsageError("objective interaction: the scores hold no gradients", "score again: qcompress.scoring.score keeps them")
+        if len(space) > LARGEST_CROSS:
+            raise UsageError(
+                f"objective interaction: {len(space)} units, expected at most {LARGEST_CROSS}", "--objective hybrid takes any number"
+            )
+        scale = _mean(np.abs(t))
+        cross = t.T @ t
+        cross = (cross + cross.T) * (self.second / (2 * len(t) * scale))
+        linear = -self.first * t.mean(0) / scale + cross.diagonal() / 2
+        couplings = []
+        for span in space.spans:
+            couplings.append(_off_diagonal(cross[span, span]))
+            cross[span, span] = 0.0
+        return Problem(space, linear, tuple(couplings), cross)
+
+
+@dataclass(frozen=True)
 class Magnitude:
     """The least mean |w| go: no couplings."""
 
@@ -136,6 +175,7 @@ OBJECTIVES: Mapping[str, Callable[..., Objective]] = MappingProxyType(
         "l1-qubo": L1Qubo,
         "taylor": Taylor,
         "fisher": Fisher,
+        "interaction": Interaction,
         "magnitude": Magnitude,
         "random": Random,
     }
@@ -170,6 +210,15 @@ def name_of(objective: Objective) -> str:
     'hybrid'
     """
     return next((name for name, kind in OBJECTIVES.items() if kind is type(objective)), type(objective).__name__)
+
+
+def coefficients_of(objective: Objective) -> dict[str, float]:
+    """What `objective` of the same name takes to make it again; of an objective from elsewhere nothing is known.
+
+    >>> coefficients_of(Hybrid(similarity=1.0))["similarity"]
+    1.0
+    """
+    return {name: float(value) for name, value in vars(objective).items()} if name_of(objective) in OBJECTIVES else {}
 
 
 def formulate(objective: Objective, scores: Scores) -> Problem:

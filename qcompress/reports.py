@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from qcompress.errors import InputError
 
 __all__ = [
+    "BlockCost",
     "CheckpointFacts",
     "Cost",
     "CostPair",
@@ -95,11 +96,21 @@ class CostPair(_Facts):
     slim: int | None
 
 
+class BlockCost(CostPair):
+    """A cost in channels rounded up to whole blocks of `block` at both sides of every layer: what runtimes compute."""
+
+    block: int
+
+
 class Cost(_Facts):
-    """Parameters, multiply-accumulates per image, bytes of the ONNX files."""
+    """Parameters, multiply-accumulates per image, bytes of the ONNX files.
+
+    `aligned_macs` are in blocks of the alignment of the run, or of 16 channels where any number of them was allowed.
+    """
 
     params: CostPair
     macs: CostPair
+    aligned_macs: BlockCost | None = None
     bytes: CostPair
 
 
@@ -247,11 +258,18 @@ class SearchFacts(_Facts):
 
 
 class RefineFacts(_Facts):
-    """What measuring candidates gained; `history` holds (evaluations spent, best so far)."""
+    """What measuring candidates gained; `history` holds (evaluations spent, best so far, higher is better).
+
+    `gain` is the improvement on the selection images in `metric`, which is in `unit`. `gain_db` is the same where that is dB;
+    in reports written before there was a `gain` it is the gain in the metric of the report.
+    """
 
     evaluations: Number
     accepted: int
-    gain_db: Number
+    gain_db: Number = None
+    gain: Number = None
+    metric: str | None = None
+    unit: str = ""
     history: tuple[tuple[Number, Number], ...] = ()
 
 

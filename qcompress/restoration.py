@@ -11,6 +11,7 @@ from pydantic import JsonValue
 from torch import Tensor, nn
 
 from qcompress.architectures.matching import Shapes, shapes_of
+from qcompress.bounded_building import bounded
 from qcompress.errors import ArchitectureError
 
 __all__ = ["INSTALL", "PREFIX", "Restoration", "build", "importable", "recognise"]
@@ -19,6 +20,8 @@ PREFIX = "spandrel:"
 INSTALL = "pip install 'qcompress[restoration]'"
 _MOST_NUMBERS = 2**28  # in a network that a plan describes: 1 GiB of float32
 _MOST_TENSORS = 100_000
+_MOST_PER_TENSOR, _SPARE_LAYERS = 4, 64  # layers without weights are counted, too
+_FACTORY = "name the code that builds it: --arch package.module:factory"
 _WRONG = 1e-5  # relative difference between two buildings of one network
 
 
@@ -53,18 +56,19 @@ def recognise(state: Mapping[str, Tensor]) -> tuple[str, dict[str, JsonValue], n
     was pruned.
 
     Raises:
-        ArchitectureError: spandrel cannot be imported; it knows the network, but cannot load it, or what it builds depends on
-            more than shapes.
+        ArchitectureError: spandrel cannot be imported; it knows the network, but cannot load it; what it builds depends on
+            more than shapes, or is far larger than the file.
 
     """
-    found = _describe(dict(state))
+    held = sum(tensor.numel() for tensor in state.values())
+    found = _describe(dict(state), held)
     if found is None:
         return None
     name = PREFIX + str(found.architecture.id)
     shapes: dict[str, JsonValue] = {key: list(shape) for key, shape in shapes_of(state).items()}
     arguments: dict[str, JsonValue] = {"shapes": shapes}
     wrapped = _wrapped(found)
-    rebuilt = build(name, arguments)
+    rebuilt = build(name, arguments, held=held)
     try:
         rebuilt.load_state_dict(wrapped.state_dict(), strict=True)
     except RuntimeError as error:
@@ -73,15 +77,17 @@ def recognise(state: Mapping[str, Tensor]) -> tuple[str, dict[str, JsonValue], n
     return name, arguments, rebuilt
 
 
-def build(name: str, arguments: Mapping[str, JsonValue]) -> nn.Module:
+def build(name: str, arguments: Mapping[str, JsonValue], *, held: int) -> nn.Module:
     """The network ``spandrel:NAME`` of a file whose tensors had these names and shapes; its weights are to be filled in.
+
+    `held` is how many numbers there are to fill in: see `bounded_building.bounded`.
 
     Raises:
         ArchitectureError: spandrel cannot be imported, makes something else of these shapes, or they are too many or too large.
 
     """
     shapes = _checked(name, arguments.get("shapes"))
-    found = _describe({key: torch.zeros(()).expand(shape) for key, shape in shapes.items()})
+    found = _describe({key: torch.zeros(()).expand(shape) for key, shape in shapes.items()}, held)
     if found is None or PREFIX + str(found.architecture.id) != name:
         got = "nothing" if found is None else PREFIX + str(found.architecture.id)
         raise ArchitectureError(
@@ -90,22 +96,30 @@ def build(name: str, arguments: Mapping[str, JsonValue]) -> nn.Module:
     return _wrapped(found).float().eval()
 
 
-def _describe(state: dict[str, Tensor]) -> Any:
-    """Spandrel's descriptor of the network with these weights; None if it knows none. The weights are not changed."""
+def _describe(state: dict[str, Tensor], held: int) -> Any:
+    """Spandrel's descriptor of the network with these weights; None if it knows none. The weights are not changed.
+
+    Spandrel counts layers by the largest number in names: one called ``body.999999999.weight`` is not shown to it.
+    """
+    most = _MOST_PER_TENSOR * len(state) + _SPARE_LAYERS
+    if any(len(part) > 9 or int(part) > most for key in state for part in key.split(".") if part.isdecimal()):
+        raise ArchitectureError(f"a name among {len(state)} tensors counts more than {most:,} layers", _FACTORY)
     reason = importable()
     if reason is not None:
         raise ArchitectureError(f"spandrel cannot be imported: {reason}", INSTALL)
     spandrel = importlib.import_module("spandrel")
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), bounded("spandrel", held):
             return spandrel.ModelLoader(device="cpu").load_from_state_dict(state)
     except spandrel.UnsupportedModelError:
         return None
+    except ArchitectureError:
+        raise
     except Exception as error:  # detection by a few names: what then fails may fail with anything
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         raise ArchitectureError(
             f"spandrel cannot build a network of these {len(state)} tensors: {reason}",
-            "name the code that builds it: --arch package.module:factory",
+            _FACTORY,
         ) from error
 
 
@@ -158,5 +172,5 @@ def _compare(name: str, one: Restoration, other: nn.Module) -> None:
 def _undetermined(name: str, reason: str) -> ArchitectureError:
     return ArchitectureError(
         f"{name}: what spandrel builds depends on more than the shapes of the weights ({reason})",
-        "name the code that builds it: --arch package.module:factory",
+        _FACTORY,
     )

@@ -21,6 +21,7 @@ class Scores:
     taylor      (n,) >= 0: mean over samples of |dL/dm_i|, m_i the mask of unit i at 1, L the loss in the metric's unit (dB)
     fisher      (n,) >= 0: half the mean over samples of (dL/dm_i)^2
     similarity  one (m, m) symmetric array per group, in -1..1: centred cosine of the units' feature maps; diagonal 1
+    gradients   (N, n) dL/dm_i of each of N samples, signed, N >= 1; None where they were not kept
     """
 
     space: UnitSpace
@@ -28,6 +29,7 @@ class Scores:
     taylor: NDArray[np.float64]
     fisher: NDArray[np.float64]
     similarity: tuple[NDArray[np.float64], ...]
+    gradients: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         n = len(self.space)
@@ -42,3 +44,10 @@ class Scores:
                 )
         if [s.shape for s in self.similarity] != [(size, size) for size in self.space.sizes]:
             raise ValueError("similarity must hold one square array per group")
+        if self.gradients is not None and (
+            self.gradients.ndim != 2
+            or self.gradients.shape[1] != n
+            or not len(self.gradients)
+            or not np.isfinite(self.gradients).all()
+        ):
+            raise ValueError(f"gradients must be finite rows of {n} entries, got shape {self.gradients.shape}")

@@ -3,7 +3,8 @@
 No penalty term. gamma, in energy per capacity, pays for every unit pruned; the problem at one gamma has no constraint, and its
 capacity grows with gamma. Only capacities on the convex hull are hit that way, so every sample of every gamma is kept, as
 points of the groups' profiles, and the profiles are recombined at the capacity wanted (Orabi et al., arXiv 2604.05856, for the
-search over gamma; the recombination is a multiple-choice knapsack).
+search over gamma; the recombination is a multiple-choice knapsack). Where couplings join groups, that settles the rest of the
+problem only; swaps on the whole energy go on from there.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from qcompress.problem import Problem
 from qcompress.search_allocation import allocate_cost, allocate_count, greedy_counts
 from qcompress.search_blocks import allocate_blocks
 from qcompress.search_certificate import Certificate, certify
+from qcompress.search_coupled import baseline_coupled, search_coupled
 from qcompress.search_descent import descend
 from qcompress.search_profiles import Profile, greedy_profiles
 from qcompress.selection import Selection
@@ -34,7 +36,11 @@ Row = NDArray[np.bool_]
 
 
 class Probe(NamedTuple):
-    """The best answer at one gamma: its exact capacity and its energy (without gamma), floors kept."""
+    """The best answer at one gamma: its exact capacity and its energy (without gamma), floors kept.
+
+    With an alignment they are those of the allowed counts nearest to the answer's, group by group, at the lowest energies known
+    for these; of couplings between groups, those of the answer as it came.
+    """
 
     gamma: float
     capacity: int
@@ -53,8 +59,8 @@ class SearchResult:
     greedy_energy   the baseline under the same constraints: greedy pruning, then descent by swaps; with an alignment, greedy
                     inside the groups and the best allowed counts for that; `energy` is never above it
     reads           samples that the backend drew
-    hit             whether one gamma alone gave the target exactly; with an alignment of a count, its smallest feasible sum,
-                    in whatever counts per group
+    hit             whether one gamma alone gave the target exactly, in allowed counts; with an alignment of a count, its
+                    smallest feasible sum
     certificate     what is proven about `energy`; None where a selection was not searched for here
     """
 
@@ -77,16 +83,19 @@ def to_capacity(
     *,
     reads: int = 16,
     rounds: int = 8,
-    align: int = 1,
+    align: int | Alignment = 1,
 ) -> SearchResult:
     """The selection of least energy found that frees the budget's target: exactly, for a count of units.
 
     `solver` draws `reads` samples at each of `rounds` gammas, which start at greedy pruning's own. Without couplings a count is
-    met exactly and optimally by sorting, and no backend runs. The same arguments give the same result in every process, as
-    far as the backend keeps that.
+    met exactly and optimally by sorting, and no backend runs. A gamma is common to all groups, as in the paper: it is a price of
+    capacity. The same arguments give the same result in every process, as far as the backend keeps that.
 
-    `align` above 1 allows only counts per group as `Alignment` has them. A count budget is then met by the smallest sum of
-    allowed counts that is at least the target.
+    Couplings between groups: a backend that works on profiles sees the rest of the problem, any other the whole; a tabu search by
+    swaps takes up what it found, and the greedy baseline prunes on the whole energy.
+
+    An `align` above 1, or an `Alignment`, allows only certain counts per group. A count budget is then met by the smallest sum
+    of allowed counts that is at least the target.
 
     Raises UsageError for reads, rounds or align below 1 and for a target beyond what allowed counts free, BackendError if the
     backend fails.
@@ -94,28 +103,34 @@ def to_capacity(
     for name, value in (("reads", reads), ("rounds", rounds)):
         if value < 1:
             raise UsageError(f"{name} is {value}, expected at least 1")
-    if budget.space != problem.space:
-        raise ValueError("the budget is of another space than the problem")
-    alignment = Alignment(problem.space, align)
+    if budget.space != problem.space or (isinstance(align, Alignment) and align.space != problem.space):
+        raise ValueError("the budget or the alignment is of another space than the problem")
+    alignment = Alignment(problem.space, align) if isinstance(align, int) else align
     goal = alignment.reach(budget)
-    profiles = greedy_profiles(problem)
+    part = problem.inside
+    profiles = greedy_profiles(part)
     greedy = greedy_counts(profiles, goal)
-    start = greedy if align == 1 else _allocate(goal, alignment, profiles, greedy)
-    best = baseline = _finish(problem, goal, alignment, profiles, start)
+    start = greedy if alignment.align == 1 else _allocate(goal, alignment, profiles, greedy)
+    best = baseline = _finish(part, goal, alignment, profiles, start)
+    if not problem.separable:
+        best = baseline = baseline_coupled(problem, goal, alignment, baseline)
     trace: tuple[Probe, ...] = ()
+    whole: list[Row] = []  # selections that a backend found for couplings between groups, budget met or not
     drawn = 0
     if goal.target and not (goal.counts_units and problem.separable_linear):
         if not problem.separable_linear:
             if isinstance(solver, ProfileSolver):
                 drawn = _improve(goal, alignment, solver, seed, profiles, greedy)
             elif isinstance(solver, CapacitySolver):
-                drawn = _ask_at_capacity(problem, goal, alignment, solver, seed, profiles, reads)
+                drawn = _ask_at_capacity(problem, goal, alignment, solver, seed, profiles, reads, whole)
             else:
-                trace, drawn = _probe_gammas(problem, goal, solver, seed, profiles, greedy, reads, rounds)
+                trace, drawn = _probe_gammas(problem, goal, alignment, solver, seed, profiles, greedy, reads, rounds, whole)
         if not isinstance(solver, ProfileSolver):
             for profile in profiles:
                 profile.settle()
-        found = _finish(problem, goal, alignment, profiles, _allocate(goal, alignment, profiles, greedy))
+        found = _finish(part, goal, alignment, profiles, _allocate(goal, alignment, profiles, greedy))
+        if not problem.separable:
+            found = search_coupled(problem, goal, alignment, [baseline, found, *whole], seed)
         best = min(found, baseline, key=lambda x: float(problem.energy(x)))
     return SearchResult(
         selection=Selection.of(problem.space, best),
@@ -182,26 +197,36 @@ def _ask_at_capacity(
     seed: int,
     profiles: Sequence[Profile],
     reads: int,
+    whole: list[Row],
 ) -> int:
-    """One question to a backend with constraints of its own; its rows go into the profiles. Returns the number of rows."""
+    """One question to a backend with constraints of its own; its rows go into the profiles. Returns the number of rows.
+
+    Where couplings join groups, they go into `whole` too.
+    """
     rows = solver.at_capacity(problem, budget, alignment, reads=reads, seed=seeds.integer(seed, "search at capacity"))
     if rows.ndim != 2 or rows.shape[1] != len(problem.space) or not len(rows):
         raise BackendError(f"the backend returned selections of shape {rows.shape}, expected (1 or more, {len(problem.space)})")
     _offer(problem, profiles, rows)
+    if not problem.separable:
+        whole.extend(rows)
     return len(rows)
 
 
 def _probe_gammas(
     problem: Problem,
     budget: Budget,
+    alignment: Alignment,
     solver: Solver,
     seed: int,
     profiles: Sequence[Profile],
     counts: NDArray[np.int64],
     reads: int,
     rounds: int,
+    whole: list[Row],
 ) -> tuple[tuple[Probe, ...], int]:
     """Bracket, then bisect on gamma; every sample goes into the profiles. Returns the trace and the number of samples.
+
+    Where couplings join groups, the best sample of each gamma goes into `whole`.
 
     Weights are the marginal capacities at the greedy `counts`: near the target, gamma then means energy per exact capacity.
     """
@@ -214,7 +239,13 @@ def _probe_gammas(
     for number in range(rounds):
         samples = _draw(problem, solver, gamma, weights, reads, seeds.integer(seed, f"search probe {number}"))
         drawn += len(samples)
-        probe = _take(problem, budget, profiles, gamma, per_group, samples)
+        if problem.separable:
+            probe = _take(problem, budget, alignment, profiles, gamma, per_group, samples)
+        else:
+            best = samples[int((problem.energy(samples) - gamma * (samples @ weights)).argmin())]
+            whole.append(best)
+            _offer(problem, profiles, samples)
+            probe = Probe(gamma, int(budget.capacity(problem.space.counts(best))), float(problem.energy(best)))
         trace.append(probe)
         # At a hit either side may be searched on: more samples near the target are what the profiles gain from.
         short = probe.capacity < budget.target or (probe.capacity == budget.target and number % 2 == 0)
@@ -261,6 +292,7 @@ def _offer(problem: Problem, profiles: Sequence[Profile], samples: Row) -> None:
 def _take(
     problem: Problem,
     budget: Budget,
+    alignment: Alignment,
     profiles: Sequence[Profile],
     gamma: float,
     per_group: NDArray[np.float64],
@@ -269,13 +301,16 @@ def _take(
     """Samples (K, n) into the profiles, after descent by swaps; the best of each group as they came make the probe."""
     counts = []
     energy = 0.0
-    for span, profile, weight in zip(problem.space.spans, profiles, per_group.tolist(), strict=True):
+    parts = zip(problem.space.spans, profiles, alignment.allowed, per_group.tolist(), strict=True)
+    for span, profile, offer, weight in parts:
         rows = profile.within_floor(np.unique(samples[:, span], axis=0))
         energies = profile.energy(rows)
         best = int((energies - gamma * weight * rows.sum(1)).argmin())
-        counts.append(int(rows[best].sum()))
-        energy += float(energies[best])
         if profile.coupled:
             profile.offer(rows)
             profile.offer(profile.descend(rows))
+        count = int(rows[best].sum())
+        nearest = min(offer, key=lambda k: abs(k - count))
+        counts.append(nearest)
+        energy += float(energies[best] if nearest == count else profile.energies[nearest])
     return Probe(gamma, int(budget.capacity(counts)), energy)

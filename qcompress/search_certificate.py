@@ -3,7 +3,9 @@
 Groups bring the bounds of their profiles, exact ones where they were enumerated. For a count the bounds are added up by the
 same dynamic program as the profiles. For a cost, whose groups multiply, all allowed counts are tried where they are few; else
 the Lagrangian dual in energy per capacity is maximised, with the capacity that each group frees alone: together groups free at
-most the sum of that, as long as the cost adds up products of what is kept.
+most the sum of that, where the cost adds up products of what is kept; other budgets have a relaxed one of that kind.
+
+Couplings between groups are bounded unit by unit: see `Problem.below`. Valid, and weak where there are many.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from qcompress.budgets import Budget
 from qcompress.problem import Problem
 from qcompress.search_bounds import lower_bounds
 from qcompress.search_exact import enumerate_small
-from qcompress.search_profiles import Profile
+from qcompress.search_profiles import Profile, greedy_profiles
 
 __all__ = ["Certificate", "certify"]
 
@@ -42,7 +44,7 @@ class Certificate:
     gap           energy less bound, >= 0
     relative_gap  gap over (mean energy of random selections of the same counts less bound): 0 says that nothing better exists,
                   1 that nothing is proven; None where random selections are no worse
-    exact_groups  groups whose profile is exact; groups  all of them
+    exact_groups  groups whose profile is exact, none where couplings join groups; groups  all of them
     """
 
     bound: float
@@ -55,8 +57,13 @@ class Certificate:
 def certify(
     problem: Problem, budget: Budget, alignment: Alignment, profiles: Sequence[Profile], x: NDArray[np.bool_]
 ) -> Certificate:
-    """What is proven about x (n,), which meets the budget with allowed counts. Small groups are enumerated, whoever found x."""
+    """What is proven about x (n,), which meets the budget with allowed counts. Small groups are enumerated, whoever found x.
+
+    `profiles` are those of the problem, or of its part without couplings between groups.
+    """
     counts = problem.space.counts(x)
+    if not problem.separable:
+        profiles = greedy_profiles(problem.below(budget.target if budget.counts_units else problem.space.most))
     profiles = [replace(profile, energies=profile.energies.copy(), rows=profile.rows.copy()) for profile in profiles]
     enumerate_small(profiles)
     tables = [lower_bounds(profile, k) for profile, k in zip(profiles, counts.tolist(), strict=True)]
@@ -69,7 +76,7 @@ def certify(
         bound=energy if close else bound,
         gap=0.0 if close else energy - bound,
         relative_gap=0.0 if close else min(1.0, (energy - bound) / spread) if spread > 0 else None,
-        exact_groups=sum(profile.exact for profile in profiles),
+        exact_groups=sum(profile.exact for profile in profiles) if problem.separable else 0,
         groups=len(profiles),
     )
 
@@ -82,7 +89,7 @@ def _least(tables: Tables, budget: Budget, alignment: Alignment) -> float:
         rows = np.array(list(itertools.product(*alignment.allowed)), np.int64).reshape(-1, len(tables))
         sums = np.array([sum(entries) for entries in itertools.product(*tables)])
         return float(sums[budget.capacity(rows) >= budget.target].min())
-    return _dual(tables, budget, alignment.allowed)
+    return _dual(tables, budget.relaxed, alignment.allowed)
 
 
 def _least_at(tables: Tables, allowed: Sequence[Sequence[int]], target: int) -> float:
@@ -131,4 +138,7 @@ def _random_energy(problem: Problem, counts: NDArray[np.int64]) -> float:
         size = len(c)
         pairs = k * (k - 1) / (size * (size - 1)) if size > 1 else 0.0
         energy += k / max(size, 1) * float(problem.linear[span].sum()) + pairs * float(c.sum()) / 2
+    if problem.cross is not None:
+        share = np.repeat(counts / np.maximum(problem.space.sizes, 1), problem.space.sizes)
+        energy += float(share @ problem.cross @ share) / 2
     return energy

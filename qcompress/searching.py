@@ -45,14 +45,15 @@ def search(
     Raises BackendError: no other backend ever takes its place.
     """
     backend = solver(options.backend, **options.backend_options)
-    align, reads = alignment.align, options.reads
+    reads = options.reads
     if not isinstance(backend, Remote):
-        return Found(to_capacity(problem, target, backend, seed, reads=reads, align=align), problem)
+        return Found(to_capacity(problem, target, backend, seed, reads=reads, align=alignment), problem)
     with opened(backend, say) as session:
-        result = to_capacity(problem, target, session, seed, reads=reads, rounds=rounds_of(session), align=align)
+        result = to_capacity(problem, target, session, seed, reads=reads, rounds=rounds_of(session), align=alignment)
         account = account_of(session)
-    assert account is not None
+    if account is None:  # a plugin's session need not keep one
+        return Found(result, problem)
     default = solver(SearchOptions().backend)
     assert not isinstance(default, Remote)
-    here = to_capacity(problem, target, default, seed, reads=reads, align=align)
+    here = to_capacity(problem, target, default, seed, reads=reads, align=alignment)
     return Found(result, problem, QpuFacts.model_validate({**asdict(account), "classical_energy": here.energy}))

@@ -40,7 +40,8 @@ class DataOptions:
     """Where the images come from (None: the photographs that ship), their noise where only clean ones are given, how many.
 
     max_images         of each role; None: 64, of images with a class 1,000
-    calibration_crops  None: 48, of images with a class 256; selection_crops likewise: 16 and 256
+    calibration_crops  None: 48; of images with a class 256, or more where they are small: up to 2^20 pixels in all
+    selection_crops    None: 16; of images with a class the same as for calibration
     crop               side of the crops that a restored image is judged on, in pixels
     mean, std          what is subtracted from each channel (0..1) of labelled images, and what they are then divided by
     """

@@ -66,7 +66,8 @@ def load(folder: str | Path, *, arch: str | None = None, into: nn.Module | None 
     state, metadata = read_safetensors(folder / _WEIGHTS)
     if metadata.get("plan_sha256") != plan.sha256:
         raise PlanError(f"{folder / _PLAN}: not the plan that {_WEIGHTS} was written with", "make the folder again")
-    model = surgery.slim(_dense(plan.checkpoint, arch) if into is None else into, plan.layer_cuts)
+    held = sum(tensor.numel() for tensor in state.values())
+    model = surgery.slim(_dense(plan.checkpoint, arch, held) if into is None else into, plan.layer_cuts)
     _add_biases(model, state)
     mismatch = compare(shapes_of(model), shapes_of(state))
     if mismatch:
@@ -93,16 +94,19 @@ def apply(plan: Plan, checkpoint: Checkpoint) -> nn.Module:
     return surgery.slim(checkpoint.model, plan.layer_cuts)
 
 
-def _dense(source: Source, arch: str | None) -> nn.Module:
-    """The dense network of a plan, its weights still to be filled in; one of ours is on the meta device and takes no memory."""
+def _dense(source: Source, arch: str | None, held: int) -> nn.Module:
+    """The dense network of a plan, its weights still to be filled in; one of ours is on the meta device and takes no memory.
+
+    One of another package is made, but not where it is far larger than the `held` numbers of the slim one explain.
+    """
     if source.architecture in ARCHITECTURES:
         if arch not in (None, source.architecture):
             raise PlanError(f"the plan is for the architecture {source.architecture}, got {arch}", "leave out arch")
         return construct(source.architecture, source.arguments)
     if source.architecture.startswith(restoration.PREFIX):
-        return restoration.build(source.architecture, source.arguments)
+        return restoration.build(source.architecture, source.arguments, held=held)
     if source.architecture.startswith(timm_models.PREFIX):
-        return timm_models.build(source.architecture, source.arguments)
+        return timm_models.build(source.architecture, source.arguments, held=held)
     if source.architecture == loading.ONNX:
         return _from_onnx(source, arch)
     if source.architecture == LIVE and arch is None:

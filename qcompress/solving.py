@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
 from pathlib import Path
 
+from qcompress import qubo
 from qcompress._version import __version__
-from qcompress.alignment import Alignment
-from qcompress.errors import UsageError
-from qcompress.offline import SelectionFile, read_problem, write_selection
+from qcompress.budgets import Budget
+from qcompress.errors import PlanError, UsageError
+from qcompress.files import claim_file
+from qcompress.offline import CertificateRecord, SelectionFile, read_problem, write_selection
 from qcompress.plans import PlanGroup
 from qcompress.progress import SILENT, Observer
 from qcompress.search import SearchResult
+from qcompress.search_certificate import Certificate
 from qcompress.searching import Found, check_backend, search
 from qcompress.selection import UnitSpace
-from qcompress.settings import SearchOptions
+from qcompress.settings import SearchOptions, Settings
 
-__all__ = ["found_of", "solve"]
+__all__ = ["as_asked", "checked", "found_of", "solve"]
 
 
 def solve(
@@ -31,7 +35,8 @@ def solve(
     Of `options` only the backend, its options and the reads count.
 
     Raises:
-        PlanError: the problem's files are damaged. UsageError, BackendError: as for `prune`.
+        PlanError: the problem's files are damaged. OutputError: `out` cannot be written; nothing was solved.
+        UsageError, BackendError: as for `prune`.
 
     """
     options, path = options or SearchOptions(), Path(out)
@@ -39,9 +44,9 @@ def solve(
     known = read_problem(Path(problem))
     if path.resolve() in (Path(problem).resolve(), Path(problem).with_suffix(".json").resolve()):
         raise UsageError(f"--out {path}: is the problem itself", "choose another name, such as selection.json")
-    record, target = known.record, known.record.target
-    align = record.ask.align
-    alignment = Alignment.fitting(target) if align is None else Alignment(target.space, align)
+    claim_file(path)
+    record = known.record
+    target, alignment = record.asked
     with observer.stage("capacity search") as advance:
         found = search(known.problem, target, alignment, options, seed, observer.say)
         result = found.search
@@ -59,6 +64,9 @@ def solve(
         capacity=result.capacity,
         energy=result.energy,
         greedy_energy=result.greedy_energy,
+        certificate=CertificateRecord(**asdict(result.certificate)) if result.certificate else None,
+        objective=record.provenance.objective,
+        coefficients=record.provenance.coefficients,
         backend=options.backend,
         seed=seed,
         problem=record.bqm,
@@ -80,5 +88,54 @@ def found_of(known: SelectionFile, space: UnitSpace, sha256: str) -> Found:
         greedy_energy=known.greedy_energy,
         reads=0,
         hit=known.asked == known.capacity,
+        certificate=Certificate(**known.certificate.model_dump()) if known.certificate else None,
     )
     return Found(result, qpu=known.qpu)
+
+
+def checked(found: Found, target: Budget) -> Found:
+    """`found`, if its selection frees the capacity that its file says, in the budget `target`. Raises PlanError where not."""
+    frees = int(target.capacity([*found.search.selection.counts.values()]))
+    if frees != found.search.capacity:
+        raise PlanError(
+            f"the selection frees {frees:,} {target.unit}, its file says {found.search.capacity:,}",
+            "make it again with qcompress solve",
+        )
+    return found
+
+
+def as_asked(settings: Settings, known: SelectionFile) -> Settings:
+    """The settings with what the selection was found for and with.
+
+    Raises UsageError where others than the defaults are set that differ, PlanError for an objective that there is not.
+    """
+    usual, search, ask = Settings(), settings.search, known.ask
+    objective = _objective_of(known, search.objective)
+    for option, given, default, held in (
+        ("--sparsity", settings.sparsity, usual.sparsity, ask.sparsity),
+        ("--budget", settings.budget, usual.budget, ask.budget),
+        ("--align", search.align, usual.search.align, ask.align),
+        ("--backend", search.backend, usual.search.backend, known.backend),
+        ("--objective", search.objective, usual.search.objective, objective),
+    ):
+        if given not in (default, held):
+            raise UsageError(f"{option} {given}: the selection was found for {held}", "leave it out, or solve again")
+    if search.backend_options:
+        names = ", ".join(search.backend_options)
+        raise UsageError(f"{names}: with a selection no backend runs, expected no options of one", "leave them out")
+    held_search = replace(search, objective=objective, align=ask.align, backend=known.backend)
+    return replace(settings, budget=ask.budget, sparsity=ask.sparsity, search=held_search)
+
+
+def _objective_of(known: SelectionFile, given: qubo.Objective) -> qubo.Objective:
+    """The objective that a selection was found for; one from elsewhere has to be given."""
+    if known.objective not in qubo.OBJECTIVES:
+        if qubo.name_of(given) == known.objective:
+            return given
+        raise PlanError(
+            f"the selection was found for the objective {known.objective}, which is none of ours", "set it in Python"
+        )
+    try:
+        return qubo.objective(known.objective, **known.coefficients)
+    except UsageError as error:
+        raise PlanError(f"the selection cannot be used: {error.message}", "make it again with qcompress solve") from error

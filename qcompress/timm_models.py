@@ -11,6 +11,7 @@ from pydantic import JsonValue
 from torch import nn
 
 from qcompress.architectures.matching import Shapes
+from qcompress.bounded_building import bounded
 from qcompress.errors import ArchitectureError
 
 __all__ = ["INSTALL", "PREFIX", "build", "completed"]
@@ -40,11 +41,14 @@ def completed(arch: str, shapes: Shapes, given: Mapping[str, JsonValue]) -> dict
     return found | dict(given)
 
 
-def build(arch: str, arguments: Mapping[str, JsonValue]) -> nn.Module:
+def build(arch: str, arguments: Mapping[str, JsonValue], *, held: int) -> nn.Module:
     """The network ``timm:NAME``: in eval mode, float32, its weights to be filled in. torch's global generator stays as it was.
 
+    `held` is how many numbers there are to fill in: see `bounded_building.bounded`.
+
     Raises:
-        ArchitectureError: timm cannot be imported, has no such network, or refuses the arguments; or they would load weights.
+        ArchitectureError: timm cannot be imported, has no such network, or refuses the arguments; or they would load weights,
+            or make a network far larger than the file.
 
     """
     timm = _timm(arch)
@@ -52,8 +56,10 @@ def build(arch: str, arguments: Mapping[str, JsonValue]) -> nn.Module:
         if name.startswith(_FETCHING):
             raise ArchitectureError(f"--arch {arch}: argument {name[:60]} is not allowed: the weights come from the checkpoint")
     try:
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), bounded(f"--arch {arch}", held):
             module = timm.create_model(arch.removeprefix(PREFIX), pretrained=False, **arguments)
+    except ArchitectureError:
+        raise
     except Exception as error:  # the networks check their arguments each in its own way
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         raise ArchitectureError(f"--arch {arch}: {reason}", "its arguments go into --arch-args as JSON") from error

@@ -57,6 +57,7 @@ _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C.to_bytes(10, "little")  # what torch.save
 _LARGEST_BYTES = 32 * 2**30  # more than any network has that is pruned on one machine
 _MOST_UNPACKED = 4  # bytes that a zip archive may unpack to, per byte of the file: torch.save does not compress
 _MOST_COPIED = 8  # bytes that the weights may take, per byte of the file: 2 from half precision, the rest from shared ones
+_MOST_AXES = 8  # of a tensor of weights
 _HOLES = 64, 2**30  # a file of at least so many bytes must fill this share of them on disk, or it is made of holes
 _EXPECTED = "give a state dict as .safetensors, .pt, .pth or .ckpt"
 _WAYS_OUT = (
@@ -315,6 +316,10 @@ def _check_layout(path: Path, name: str, tensor: Tensor) -> None:
     if tensor.layout != torch.strided or tensor.is_complex():
         kind = "complex" if tensor.is_complex() else str(tensor.layout).removeprefix("torch.")
         raise CheckpointError(f"{path}: {name} is {kind}, expected dense real numbers", "save the dense weights")
+    if tensor.ndim > _MOST_AXES:
+        raise CheckpointError(
+            f"{path}: {name} has {tensor.ndim:,} axes, expected at most {_MOST_AXES}", "save the weights again"
+        )
     if tensor.device.type != "cpu" or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
         raise CheckpointError(
             f"{path}: {name} of shape {list(tensor.shape)} has no data of that size", "save the weights again"

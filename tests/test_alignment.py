@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qcompress.alignment import Alignment
+from qcompress.alignment import Alignment, aligned_budget
 from qcompress.budgets import CostBudget, CountBudget
 from qcompress.errors import UsageError
 from qcompress.selection import UnitSpace
@@ -115,3 +115,59 @@ def test_the_largest_sparsity_is_named() -> None:
 def test_alignment_below_one(align: int) -> None:
     with pytest.raises(UsageError, match=f"align is {align}, expected at least 1"):
         Alignment(UnitSpace.of([("a", 8)]), align)
+
+
+@pytest.mark.parametrize(
+    ("size", "width", "kept"),
+    [
+        (12, 64, list(range(12, 0, -1))),  # heads of 64 channels
+        (12, 16, list(range(12, 0, -1))),
+        (16, 4, [16, 12, 8, 4]),
+        (8, 12, [8, 4]),
+        (64, 3, [64, 48, 32, 16]),
+        (4, 4, [4, 2]),  # 8 channels of 16, as a group of single channels may
+        (2, 4, [2, 1]),
+    ],
+)
+def test_units_of_several_channels_are_aligned_by_channels(size: int, width: int, kept: list[int]) -> None:
+    assert [size - k for k in Alignment(UnitSpace.of([("a", size)]), 16, (width,)).allowed[0]] == kept
+
+
+@pytest.mark.parametrize("widths", [(1,), (1, 0), (1, 1, 1)])
+def test_widths_are_checked(widths: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="expected a number of 1 or more for each of 2 groups"):
+        Alignment(UnitSpace.of([("a", 8), ("b", 8)]), 4, widths)
+
+
+def test_the_largest_block_that_meets_the_budget() -> None:
+    space = UnitSpace.of([("a", 64), ("b", 64)])
+    blocks = []
+    for target in (32, 40, 36, 37):
+        budget, alignment = aligned_budget(None, lambda block, target=target: CountBudget(space, target))  # type: ignore[misc]
+        assert alignment.reach(budget).target == budget.target == target
+        blocks.append(alignment.align)
+    assert blocks == [16, 8, 4, 1]
+    assert aligned_budget(16, lambda block: CountBudget(space, 37))[1].align == 16
+    heads = UnitSpace.of([("a", 12)])
+    assert aligned_budget(None, lambda block: CountBudget(heads, 7), (64,))[1].align == 16
+
+
+def test_no_block_reaches_what_single_channels_do_not() -> None:
+    space = UnitSpace.of([("a", 64)])
+    with pytest.raises(UsageError, match="64 units are to go, expected 0 to 63"):
+        aligned_budget(None, lambda block: CountBudget(space, 64))
+    with pytest.raises(UsageError, match="in multiples of 16 at most 48 can"):
+        aligned_budget(16, lambda block: CountBudget(space, 60))
+    budget, alignment = aligned_budget(None, lambda block: CountBudget(space, 60))
+    assert (budget.target, alignment.align) == (60, 4)
+
+
+def test_each_block_has_a_budget_of_its_own() -> None:
+    """MACs in blocks: what counts as dense differs from block to block."""
+    space = UnitSpace.of([("a", 20)])
+
+    def at(block: int) -> CostBudget:
+        return CostBudget(space, "macs", lambda counts: -(-(20 - counts.get("a", 0)) // block) * block, 8, block)
+
+    budget, alignment = aligned_budget(None, at)
+    assert (alignment.align, budget.dense) == (16, 32)

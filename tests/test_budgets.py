@@ -106,3 +106,38 @@ def test_a_group_that_frees_nothing_is_named() -> None:
     free = CostBudget(SPACE, "params", lambda counts: 10 - counts.get("a", 0), 1)
     with pytest.raises(UsageError, match=r"a unit of group b frees 0 parameters"):
         free.weights()
+
+
+def in_blocks(counts: Mapping[str, int], block: int = 4) -> int:
+    """As `params`, of channels in whole blocks."""
+    widths = [1, *(size - counts.get(group, 0) for group, size in zip(SPACE.groups, SPACE.sizes, strict=True)), 1]
+    return sum(before * after for before, after in itertools.pairwise([-(-w // block) * block for w in widths]))
+
+
+def test_marginals_of_a_cost_in_blocks_are_means_over_a_block() -> None:
+    cost = CostBudget(SPACE, "macs", in_blocks, 1, 4)
+    dense, fewer = in_blocks({}), in_blocks({"a": 4})
+    assert in_blocks({"a": 1}) == dense  # 6 and 5 channels are 8
+    assert cost.marginals([0, 0, 0])[0] == (dense - fewer) / 4
+    assert (cost.weights() > 0).all()
+    assert cost.marginals([6, 4, 5]).shape == (3,)
+
+
+def test_the_relaxed_budget_is_met_wherever_the_budget_is_and_adds_up() -> None:
+    def cost(counts: Mapping[str, int]) -> int:  # a layer behind the concatenation of a and b
+        return 10 * -(-(10 - counts.get("a", 0) - counts.get("b", 0)) // 4) * 4 + 3 * -(-(5 - counts.get("c", 0)) // 4) * 4
+
+    def lower(counts: Mapping[str, int]) -> int:
+        return 10 * (10 - counts.get("a", 0) - counts.get("b", 0)) + 3 * -(-(5 - counts.get("c", 0)) // 4) * 4
+
+    exact = CostBudget(SPACE, "macs", cost, 80, 4, lower)
+    relaxed = exact.relaxed
+    every = np.array(list(itertools.product(range(6), range(4), range(5))))
+    alone = [relaxed.capacity(every * (np.arange(3) == g)) for g in range(3)]
+    assert (relaxed.capacity(every) <= sum(alone)).all()
+    assert (exact.capacity(every) > sum(exact.capacity(every * (np.arange(3) == g)) for g in range(3))).any()
+    meets = exact.capacity(every) >= exact.target
+    assert meets.any()
+    assert (relaxed.capacity(every)[meets] >= relaxed.target).all()
+    assert CountBudget(SPACE, 3).relaxed == CountBudget(SPACE, 3)
+    assert CostBudget(SPACE, "params", params, 5).relaxed == CostBudget(SPACE, "params", params, 5)

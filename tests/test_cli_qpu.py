@@ -10,6 +10,7 @@ import torch
 from sapi.fixtures import cloud, nothing_configured
 from sapi.server import Cloud, Fault
 
+from qcompress import choosing
 from qcompress.cli.main import main
 
 __all__ = ["cloud", "nothing_configured"]  # fixtures
@@ -33,7 +34,7 @@ def test_prune_with_the_annealer(
     qpu = report["search"]["qpu"]
     assert report["units"]["pruned"] == 20
     assert qpu["submissions"] == len(cloud.jobs) > 0
-    assert qpu["reads"] == 32  # those of the search: more than asked for
+    assert qpu["reads"] == 20
     assert {block["on_chip"] for block in qpu["split"]} == {5}
     assert qpu["classical_energy"] is not None
     assert any("did not improve on" in note for note in report["notes"])  # eight units a group: classical search is exact
@@ -67,6 +68,31 @@ def test_scores_outlive_a_failure(
     assert (tmp_path / "fresh" / "plan.json").read_text() == resumed
 
 
+@pytest.mark.slow
+def test_kept_scores_are_of_their_images(
+    cloud: Cloud,
+    checkpoint: Path,
+    images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Ctrl-C during the search keeps the scores; other noise on the same photographs makes other scores."""
+
+    def interrupted(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    arguments = ["prune", str(checkpoint), "--data", str(images), "-o", str(tmp_path / "out"), *FAST[:-1]]
+    with monkeypatch.context() as patched:
+        patched.setattr(choosing, "search", interrupted)
+        for noise, resumed in (("gaussian:25", False), ("gaussian:25", True), ("gaussian:50", False)):
+            assert main([*arguments, noise]) == 130
+            shown = capsys.readouterr().err
+            assert "interrupted during the capacity search" in shown
+            assert "the scores are kept in" in shown
+            assert ("scores: those of the last run" in shown) is resumed
+
+
 def test_without_a_token_nothing_is_begun(
     checkpoint: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -85,7 +111,19 @@ def test_formulate_solve_prune(
     budget: str, cloud: Cloud, checkpoint: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bqm, selection, out = tmp_path / "p.bqm", tmp_path / "s.json", tmp_path / "out"
-    problem = ["--data", str(images), "--noise", "gaussian:25", "--size", "48", "--align", "1", "-q"]
+    problem = [
+        "--data",
+        str(images),
+        "--noise",
+        "gaussian:25",
+        "--size",
+        "48",
+        "--align",
+        "1",
+        "-q",
+        "--coefficient",
+        "similarity=0.5",
+    ]
     assert main(["formulate", str(checkpoint), "-o", str(bqm), "-s", "0.4", "--budget", budget, *problem]) == 0
     assert main(["solve", str(bqm), "-o", str(selection), "--backend", "clique", "--json", "-q"]) == 0
     solved = json.loads(capsys.readouterr().out.split("solve " + str(bqm))[-1])
@@ -93,6 +131,9 @@ def test_formulate_solve_prune(
     assert main(["prune", str(checkpoint), "--data", str(images), "--selection", str(selection), "-o", str(out), *FAST]) == 0
     report = json.loads((out / "report.json").read_text())
     assert report["search"]["backend"] == "clique"
+    assert report["search"]["lower_bound"] == pytest.approx(solved["certificate"]["bound"], rel=1e-6)
+    assert "similarity=0.5" in report["search"]["objective"]
+    assert json.loads((out / "plan.json").read_text())["objective"] == "hybrid"
     assert report["search"]["qpu"]["submissions"] == solved["qpu"]["submissions"]
     assert report["search"]["budget"] == budget
     assert report["search"]["capacity"] == solved["capacity"] >= solved["asked"]

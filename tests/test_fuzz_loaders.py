@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,8 +10,8 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from hostile import convolution, damaged, torch_bytes
-from hypothesis import HealthCheck, given, settings
+from hostile import convolution, damaged, fuzzed, survives, torch_bytes
+from hypothesis import given
 from PIL import Image
 from scipy.io import savemat
 
@@ -20,7 +19,6 @@ from qcompress import checkpoints, plans
 from qcompress.architectures.dncnn import build_dncnn
 from qcompress.data.files import read_image
 from qcompress.data.validation_mat import Blocks
-from qcompress.errors import QCompressError
 from qcompress.exporters.runtime import open_onnx
 from qcompress.plans import Plan, PlanCut, PlanGroup, Source
 
@@ -79,24 +77,6 @@ def mat_bytes(*, compressed: bool) -> bytes:
 
 
 MATS = (mat_bytes(compressed=False), mat_bytes(compressed=True))
-
-
-def survives(load: Callable[[], object]) -> None:
-    """`load` returns, or raises an error of ours whose message is one line of bounded length."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            load()
-    except QCompressError as error:
-        assert "\n" not in error.message, error.message
-        assert len(error.message) < 2000, error.message
-        assert error.exit_code in (2, 3, 5)
-
-
-def fuzzed(examples: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Run a test on `examples` examples, a file of the test's own to write to."""
-    ignored = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large]
-    return settings(max_examples=examples, deadline=None, suppress_health_check=ignored)
 
 
 def load_checkpoint(path: Path) -> None:

@@ -95,6 +95,15 @@ def test_constrained_search_meets_the_count(cloud: Cloud) -> None:
     assert (account.submissions, account.access_s) == (1, 3.0)
 
 
+@pytest.mark.slow
+def test_five_thousand_variables_with_a_constraint(cloud: Cloud) -> None:
+    asked = problem(*[50] * 100)
+    with opened(solver("leap-cqm"), quiet) as session:
+        result = to_capacity(asked, CountBudget(asked.space, 2500), session, 0)
+    assert len(result.selection) == 2500
+    assert len(cloud.jobs) == 1
+
+
 def test_the_model_with_the_count_is_the_problem_itself() -> None:
     """Its optimum is that of all selections of that count within the floors."""
     asked = problem(5, 4)

@@ -38,6 +38,7 @@ def test_a_live_module_is_pruned_and_stays_as_it_is(tmp_path: Path) -> None:
     assert module.training
     assert result.folder == out
     assert result.model[0].out_channels == 4  # type: ignore[index]
+    assert any("the dense network is worse than its input" in note for note in result.report.notes)  # it was never trained
     loaded = qcompress.load(out, into=denoiser())
     x = torch.rand(1, 3, 32, 32)
     with torch.no_grad():

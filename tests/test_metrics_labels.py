@@ -109,6 +109,25 @@ def test_names_tasks_and_companions() -> None:
     assert "psnr" in (caught.value.hint or "")
 
 
+def test_what_is_too_coarse_to_choose_by_has_a_finer_measure() -> None:
+    chooser = metric("top1", "classification").chooser
+    assert (chooser.name, chooser.unit, chooser.higher_is_better) == ("cross entropy", "nats", False)
+    assert metric("psnr").chooser.name == "psnr"
+    sure, surer = torch.tensor([[2.0, 0.0]]), torch.tensor([[4.0, 0.0]])
+    label = torch.tensor([0])
+    assert top1(sure, label) == top1(surer, label)
+    assert chooser.per_image(surer, label) < chooser.per_image(sure, label)
+
+
+def test_a_classifier_that_is_always_right_still_gives_its_units_scores() -> None:
+    """Cross entropy has no gradient there, so units would be told apart by the few images with errors."""
+    output, label = torch.tensor([[200.0, 0.0, 0.0]], requires_grad=True), torch.tensor([0])
+    (silent,) = torch.autograd.grad(cross_entropy(output, label).sum(), output)
+    (told,) = torch.autograd.grad(metric("top1", "classification").loss(output, label).sum(), output)
+    assert silent.abs().max() == 0
+    assert told.abs().min() > 0.1
+
+
 def test_own_functions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = "def off_by(o, t):\n    return (o - t).flatten(1).mean(1)\noff_by.unit = '{}'\noff_by.higher_is_better = False\n"
     (tmp_path / "ownmetric.py").write_text(text.format("mm") + "text = 3\nbad = lambda o, t: 1 / 0\n")

@@ -15,17 +15,18 @@ from hypothesis import strategies as st
 from sapi.fixtures import problem
 from torch import nn
 
-from qcompress import offline, tracing
-from qcompress.errors import PlanError, QCompressError, UsageError
+from qcompress import offline, solving, tracing
+from qcompress.errors import OutputError, PlanError, QCompressError, UsageError
 from qcompress.groups import Groups
 from qcompress.offline import Ask, Provenance, read_problem, read_selection, write_problem
 from qcompress.plans import Source
 from qcompress.problem import Problem
+from qcompress.qubo import L1Qubo, Taylor
 from qcompress.search import to_capacity
 from qcompress.selection import UnitSpace
-from qcompress.settings import SearchOptions
+from qcompress.settings import SearchOptions, Settings
 from qcompress.solvers import SOLVERS
-from qcompress.solving import found_of, solve
+from qcompress.solving import as_asked, found_of, solve
 
 SHA = "0" * 64
 SOURCE = Source(file="net.pt", sha256=SHA, architecture="half-unet", arguments={})
@@ -37,7 +38,7 @@ def write(asked: Problem, path: Path, **changes: Any) -> Path:
         "checkpoint": SOURCE,
         "layers": (),
         "ask": Ask(budget="filters", sparsity=0.5, align=1),
-        "provenance": Provenance(scores=SHA, images=SHA, objective="Hybrid()", metric="psnr", seed=0),
+        "provenance": Provenance(scores=SHA, images=SHA, objective="l1-qubo", metric="psnr", seed=0),
     }
     write_problem(asked, path, **{**facts, **changes})
     return path
@@ -52,23 +53,38 @@ def test_a_problem_comes_back_as_it_was(tmp_path: Path) -> None:
         np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.parametrize("align", [1, 4])
 @pytest.mark.parametrize("name", ["filters", "params", "macs"])
-def test_costs_are_those_of_the_network(name: str, tmp_path: Path) -> None:
+def test_costs_are_those_of_the_network(name: str, align: int, tmp_path: Path) -> None:
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 6, 3, groups=2), nn.Conv2d(6, 3, 1))
     groups = tracing.trace(model.eval(), torch.zeros(1, 3, 16, 16))
     space = groups.space
     asked = Problem(space, np.ones(len(space)), tuple(np.zeros((size, size)) for size in space.sizes))
     layers = offline.layer_records(groups)
-    path = write(asked, tmp_path / "p.bqm", layers=layers, ask=Ask(budget=name, sparsity=0.3, align=None))
+    path = write(asked, tmp_path / "p.bqm", layers=layers, ask=Ask(budget=name, sparsity=0.3, align=align))
     target = read_problem(path).record.target
     for counts in (np.zeros(len(space.sizes), int), np.array(space.sizes) // 2, np.subtract(space.sizes, space.floors)):
         by_name = dict(zip(space.groups, counts.tolist(), strict=True))
-        true = sum(by_name.values()) if name == "filters" else cost(groups, name, {}) - cost(groups, name, by_name)
+        true = sum(by_name.values()) if name == "filters" else cost(groups, name, {}, align) - cost(groups, name, by_name, align)
         assert int(target.capacity(counts)) == true
+        if name == "macs":
+            lower = groups.macs({}, align, additive=True) - groups.macs(by_name, align, additive=True)
+            assert int(target.relaxed.capacity(counts)) == lower
 
 
-def cost(groups: Groups, name: str, counts: dict[str, int]) -> int:
-    return groups.params(counts) if name == "params" else groups.macs(counts)
+def cost(groups: Groups, name: str, counts: dict[str, int], align: int) -> int:
+    return groups.params(counts) if name == "params" else groups.macs(counts, align)
+
+
+def test_channels_of_a_unit_come_along(tmp_path: Path) -> None:
+    path = tmp_path / "p.bqm"
+    facts: dict[str, Any] = {"tool": "qcompress test", "checkpoint": SOURCE, "layers": ()}
+    ask = Ask(budget="filters", sparsity=0.25, align=16)
+    proof = Provenance(scores=SHA, images=SHA, objective="l1-qubo", metric="psnr", seed=0)
+    write_problem(problem(12, 12), path, widths=(64, 4), ask=ask, provenance=proof, **facts)
+    assert read_problem(path).record.asked[1].steps == (1, 4)
+    edited(tmp_path / "p.json", groups=[{"name": name, "size": 12, "floor": 1} for name in problem(12, 12).space.groups])
+    assert read_problem(path).record.asked[1].steps == (8, 8)  # of a file from before there were widths
 
 
 def test_solved_elsewhere_is_solved_here(tmp_path: Path) -> None:
@@ -82,8 +98,56 @@ def test_solved_elsewhere_is_solved_here(tmp_path: Path) -> None:
     assert found.selection == here.selection
     assert found.energy == pytest.approx(here.energy)
     assert (found.asked, found.capacity) == (9, 9)
+    assert found.certificate == here.certificate
+    assert found.certificate is not None
+    assert (written.objective, written.coefficients) == ("l1-qubo", {})
     with pytest.raises(UsageError, match="is the problem itself"):
         solve(path, SearchOptions(backend="tabu"), out=path)
+
+
+def test_a_selection_brings_what_it_was_found_for(tmp_path: Path) -> None:
+    path = write(problem(5, 5), tmp_path / "p.bqm", ask=Ask(budget="filters", sparsity=0.4, align=1))
+    known = solve(path, SearchOptions(backend="tabu"), out=tmp_path / "s.json")
+    held = as_asked(Settings(), known)
+    assert held.search == SearchOptions(L1Qubo(), "tabu", align=1)
+    assert held.sparsity == 0.4
+    assert as_asked(held, known) == held
+    for wrong in (
+        {"sparsity": 0.3},
+        {"budget": "macs"},
+        {"search": SearchOptions(backend="neal")},
+        {"search": SearchOptions(Taylor())},
+        {"search": SearchOptions(align=4)},
+    ):
+        with pytest.raises(UsageError, match="the selection was found for"):
+            as_asked(Settings(**wrong), known)
+    with pytest.raises(UsageError, match="sweeps: with a selection no backend runs"):
+        as_asked(Settings(search=SearchOptions(backend_options={"sweeps": "3"})), known)
+    with pytest.raises(PlanError, match="objective Mine, which is none of ours"):
+        as_asked(Settings(), known.model_copy(update={"objective": "Mine"}))
+    with pytest.raises(PlanError, match="no coefficient 'speed'"):
+        as_asked(Settings(), known.model_copy(update={"coefficients": {"speed": 1.0}}))
+
+
+def test_a_certificate_of_another_energy_is_refused(tmp_path: Path) -> None:
+    known = solve(write(problem(5, 5), tmp_path / "p.bqm"), SearchOptions(backend="tabu"), out=tmp_path / "s.json")
+    edited(tmp_path / "s.json", energy=known.energy - 1)
+    with pytest.raises(PlanError, match="the certificate is of another energy"):
+        read_selection(tmp_path / "s.json")
+
+
+def test_a_place_that_cannot_be_written_is_found_before_solving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*arguments: object) -> None:
+        raise AssertionError("the search was begun")
+
+    monkeypatch.setattr(solving, "search", never)
+    path = write(problem(5), tmp_path / "p.bqm")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="a part of the path is a file"):
+        solve(path, out=tmp_path / "file" / "s.json")
+    with pytest.raises(AssertionError, match="begun"):
+        solve(path, out=tmp_path / "new" / "s.json")
+    assert sorted(tmp_path.iterdir()) == [tmp_path / name for name in ("file", "p.bqm", "p.json")]
 
 
 def test_a_selection_of_another_network_is_refused(tmp_path: Path) -> None:
@@ -122,14 +186,17 @@ def test_a_problem_that_was_tampered_with(changes: dict[str, Any], message: str,
         read_problem(path)
 
 
-def test_couplings_between_groups_are_refused(tmp_path: Path) -> None:
-    path = write(problem(5, 5), tmp_path / "p.bqm")
-    bqm = problem(5, 5).to_bqm()
-    bqm.add_quadratic(bqm.variables[0], bqm.variables[9], 1.0)
-    with bqm.to_file() as file:
-        data = file.read()
-    path.write_bytes(data)
-    edited(tmp_path / "p.json", bqm=hashlib.sha256(data).hexdigest())
+def test_couplings_between_groups_come_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = problem(5, 5)
+    cross = np.zeros((10, 10))
+    cross[0, 9] = cross[9, 0] = 1.5
+    path = write(Problem(asked.space, asked.linear, asked.couplings, cross), tmp_path / "p.bqm")
+    known = read_problem(path).problem
+    assert known.cross is not None
+    np.testing.assert_array_equal(known.cross, cross)
+    x = np.arange(10) % 3 == 0
+    assert known.energy(x) == pytest.approx(float(asked.energy(x)) + 1.5)
+    monkeypatch.setattr(offline, "LARGEST_CROSS", 9)
     with pytest.raises(PlanError, match="couplings between groups"):
         read_problem(path)
 
@@ -139,8 +206,10 @@ def test_another_bqm_and_missing_files(tmp_path: Path) -> None:
     path.write_bytes(b"x")
     with pytest.raises(PlanError, match=r"not the file that p\.json was written for"):
         read_problem(path)
-    with pytest.raises(PlanError, match="cannot be read"):
+    with pytest.raises(PlanError, match=r"none\.bqm: cannot be read"):
         read_problem(tmp_path / "none.bqm")
+    with pytest.raises(PlanError, match=r"expected the file beside it, such as p\.bqm"):
+        read_problem(tmp_path / "p.json")
     with pytest.raises(PlanError, match="is not a file"):
         read_selection(tmp_path)
 

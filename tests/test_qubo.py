@@ -23,7 +23,8 @@ def scores(seed: int = 0, space: UnitSpace = SPACE) -> Scores:
     for size in space.sizes:
         s = np.corrcoef(rng.normal(size=(size, 5))).reshape(size, size)
         similarity.append((s + s.T) / 2)
-    return Scores(space, rng.random(n), rng.random(n), rng.random(n), tuple(similarity))
+    vectors = rng.random(n), rng.random(n), rng.random(n)
+    return Scores(space, *vectors, tuple(similarity), rng.normal(size=(6, n)))
 
 
 def every_x(n: int) -> NDArray[np.bool_]:
@@ -42,6 +43,8 @@ def test_energies_agree_with_the_sum_and_with_dimod(name: str) -> None:
     by_hand = x[77] @ problem.linear
     for span, c in zip(SPACE.spans, problem.couplings, strict=True):
         by_hand += sum(c[i, j] for i, j in itertools.combinations(np.flatnonzero(x[77][span]), 2))
+    if problem.cross is not None:
+        by_hand += sum(problem.cross[i, j] for i, j in itertools.combinations(np.flatnonzero(x[77]), 2))
     assert problem.energy(x[77]) == pytest.approx(by_hand)
 
 

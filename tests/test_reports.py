@@ -40,6 +40,7 @@ def example(**changes: Any) -> Report:
         "cost": {
             "params": {"dense": 208_035, "slim": 54_321},
             "macs": {"dense": 1_000_000, "slim": 333_333},
+            "aligned_macs": {"dense": 1_048_576, "slim": 360_448, "block": 16},
             "bytes": {"dense": 840_000, "slim": 230_000},
         },
         "metric": {
@@ -102,7 +103,8 @@ def test_keys_of_schema_1_are_stable() -> None:
     assert set(report["checkpoint"]) == {"file", "sha256", "architecture"}
     assert set(report["units"]) == {"total", "pruned", "per_group"}
     assert {key: set(value) for key, value in report["cost"].items()} == {
-        key: {"dense", "slim"} for key in ("params", "macs", "bytes")
+        **{key: {"dense", "slim"} for key in ("params", "macs", "bytes")},
+        "aligned_macs": {"dense", "slim", "block"},
     }
     assert {"name", "unit", "images", "dense", "selected", "refined", "slim", "artifact"} <= set(report["metric"])
     assert {"dense_ms", "slim_ms", "speedup", "ci95", "runs", "threads"} <= set(report["latency"])

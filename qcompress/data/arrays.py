@@ -20,6 +20,7 @@ __all__ = ["recognise"]
 _NAMES = (("x", "y"), ("noisy", "clean"), ("input", "target"), ("lr", "hr"))
 _MOST_BYTES = 2**32
 _MOST_GROWTH = 100  # bytes of arrays per byte of the file; photographs shrink by half
+_MOST_IMAGES, _SPARE_IMAGES = 1 / 16, 10_000  # per byte of the file, and anyway
 _HINT = "save x and y (or noisy and clean, lr and hr) with numpy.savez: images first, and as many targets"
 
 
@@ -37,8 +38,9 @@ def recognise(path: Path) -> Source:
         raise DataError(f"{path}: holds no pair of x and y, noisy and clean, input and target, or lr and hr", _HINT)
     inputs, targets = arrays[names[0]], arrays[names[1]]
     content = _content(inputs, targets)
-    if not inputs.ndim or not targets.ndim or len(inputs) != len(targets) or not len(inputs) or inputs.ndim not in (3, 4):
+    if inputs.ndim not in (3, 4) or not targets.ndim or len(inputs) != len(targets) or not (inputs.nbytes and targets.nbytes):
         raise DataError(f"{path}: {names[0]} is {inputs.shape}, {names[1]} {targets.shape}; expected as many of both", _HINT)
+    _check_count(len(inputs), path)
     scenes = arrays.get("scene", np.arange(len(inputs)))
     if scenes.shape != inputs.shape[:1]:
         raise DataError(f"{path}: scene is {scenes.shape}, expected {inputs.shape[:1]}, one for each image")
@@ -50,6 +52,13 @@ def recognise(path: Path) -> Source:
     )
     kinds = {"classes": "labelled images", "masks": "images and masks", "pairs": f"pairs {names[0]} and {names[1]}"}
     return Source(f"{kinds[content]} in an .npz file", content, items)
+
+
+def _check_count(images: int, path: Path) -> None:
+    """An entry for each image takes some 500 bytes: images of one pixel, compressed, would make gigabytes of them."""
+    size = path.stat().st_size
+    if images > _MOST_IMAGES * size + _SPARE_IMAGES:
+        raise DataError(f"{path}: {images:,} images in {size:,} bytes, which no photographs are", "give larger images")
 
 
 def _content(inputs: NDArray[Any], targets: NDArray[Any]) -> Kind:
@@ -71,7 +80,7 @@ def _read(path: Path) -> dict[str, NDArray[Any]]:
     except DataError:
         raise
     except Exception as error:  # what the parsers raise over corrupt bytes is open-ended
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise DataError(f"{path}: not a readable .npz file ({reason})", _HINT) from error
 
 
@@ -108,7 +117,8 @@ def _image(images: NDArray[Any], number: int) -> NDArray[np.float32]:
         return np.ascontiguousarray((image.transpose(2, 0, 1) if channels_last else image).astype(np.float32) / 255)
     if images.dtype.kind != "f":
         raise DataError(f"images of type {images.dtype}, expected uint8 or floats", _HINT)
-    image = image[np.newaxis] if image.ndim == 2 else image
-    if not np.isfinite(image).all():
+    with np.errstate(over="ignore"):
+        image = np.ascontiguousarray(image[np.newaxis] if image.ndim == 2 else image, np.float32)
+    if not np.isfinite(image).all():  # also what a float64 holds and a float32 cannot
         raise DataError(f"image {number} holds NaN or infinity", "take it out")
-    return np.ascontiguousarray(image, np.float32)
+    return image

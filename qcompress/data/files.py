@@ -51,7 +51,7 @@ def read_image(path: Path) -> NDArray[np.float32]:
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except Exception as error:  # what parsers raise over corrupt bytes is open-ended: SyntaxError, struct.error, ...
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise DataError(f"{path}: not a readable image ({reason})", "copy or save the file again, or take it out") from error
     full = np.float32(np.iinfo(samples.dtype).max)
     upright = _turn(samples, orientation).transpose(2, 0, 1).astype(np.float32) / full
@@ -83,7 +83,7 @@ def read_indices(path: Path) -> NDArray[np.int64]:
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None
     except Exception as error:  # as above
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise DataError(f"{path}: not a readable mask ({reason})", "copy or save the file again, or take it out") from error
 
 

@@ -79,7 +79,7 @@ class RefineResult:
     selection    the best candidate that was measured on every image, the start included
     start_value  metric of the start in dB on the evaluation images; nan when nothing was measured
     value        metric of `selection`, never below `start_value`
-    gain_db      value - start_value; 0.0 when nothing was measured
+    gain         value - start_value; 0.0 when nothing was measured
     evaluations  image measurements spent, in units of all images: racing costs fractions, a cached candidate nothing
     candidates   number of different candidates measured, wholly or in part, the start included
     accepted     how many times a candidate became the new best
@@ -90,7 +90,7 @@ class RefineResult:
     selection: Selection
     start_value: float
     value: float
-    gain_db: float
+    gain: float
     evaluations: float
     candidates: int
     accepted: int

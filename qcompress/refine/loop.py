@@ -132,7 +132,7 @@ class _Run:
             selection=self._best,
             start_value=start,
             value=self._value,
-            gain_db=self._value - start if self._history else 0.0,
+            gain=self._value - start if self._history else 0.0,
             evaluations=self.meter.evaluations,
             candidates=self._candidates,
             accepted=max(0, len(self._history) - 1),

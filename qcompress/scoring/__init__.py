@@ -42,4 +42,5 @@ def score(
         taylor=np.abs(gradients).mean(0),
         fisher=(gradients**2).mean(0) / 2,
         similarity=activations.similarity,
+        gradients=gradients,
     )

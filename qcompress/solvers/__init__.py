@@ -62,7 +62,7 @@ def solver(name: str, **options: float | str | bool) -> Solver | Remote:
     table = {**SOLVERS, **REMOTE}
     others = plugins.installed() if name not in table else {}
     if name not in table and name not in others:
-        known = ", ".join((*table, *others))
+        known = ", ".join(dict.fromkeys((*table, *others)))
         raise UsageError(f"backend {name!r} is unknown, expected one of {known}")
     backend = table[name] if name in table else plugins.load(others[name])
     found: Solver | Remote = configured(name, backend, options)

@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 from qcompress.errors import BackendError, QCompressError
+from qcompress.solvers.cloud_log import without_token
 
 __all__ = ["LOCAL", "patient", "redacted", "token", "translated"]
 
@@ -23,7 +24,11 @@ _LONGEST = 240  # characters of a foreign message that are shown
 
 @contextmanager
 def translated(backend: str) -> Iterator[None]:
-    """Whatever D-Wave's packages raise in the block becomes a BackendError of `backend`; ours and Ctrl-C pass."""
+    """Whatever D-Wave's packages raise in the block becomes a BackendError of `backend`; ours and Ctrl-C pass.
+
+    From the first block on, their logs leave the token out, too.
+    """
+    without_token()
     try:
         yield
     except (QCompressError, KeyboardInterrupt):

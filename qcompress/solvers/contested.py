@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from qcompress.solvers.components import connected_parts
+
 if TYPE_CHECKING:
     from dimod import BinaryQuadraticModel
 
@@ -49,23 +51,8 @@ def cores(bqm: BinaryQuadraticModel, limit: int) -> tuple[Core, ...]:
     empty state: most of what separates that from the best solution lies there. A variable without couplings is decided by its
     sign: its core is empty.
     """
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    n = bqm.num_variables
-    if not n:
-        return ()
-    linear, (rows, columns, values) = bqm.to_numpy_vectors(variable_order=list(bqm.variables))[:2]
-    half = coo_array((values, (rows, columns)), shape=(n, n)).tocsr()
-    couplings = (half + half.T).tocsr()
-    _, part = connected_components(half, directed=False)
-    order = np.argsort(part, kind="stable")
-    parts = np.split(order, np.flatnonzero(np.diff(part[order])) + 1)
-    found = []
-    for places in sorted(parts, key=lambda places: int(places[0])):
-        block = couplings[places][:, places].toarray()
-        found.append(_core(places, np.asarray(linear, np.float64)[places], block, limit))
-    return tuple(found)
+    linear, couplings, parts = connected_parts(bqm)
+    return tuple(_core(places, linear[places], couplings[places][:, places].toarray(), limit) for places in parts)
 
 
 def _core(places: NDArray[np.intp], linear: NDArray[np.float64], couplings: NDArray[np.float64], limit: int) -> Core:

@@ -36,7 +36,7 @@ class Enumeration:
             if len(linear) > self.largest:
                 raise BackendError(
                     f"backend exact: a connected part has {len(linear)} variables, at most {self.largest} can be enumerated",
-                    hint="--backend neal takes any size",
+                    hint="--backend profile takes any size",
                 )
             energies = subset_energies(linear, couplings)
             lowest = np.argsort(energies, kind="stable")[:reads]

@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from qcompress.errors import BackendError
+from qcompress.errors import BackendError, UsageError
 from qcompress.solvers.account import Account, ProbeAccount
 from qcompress.solvers.annealing import Annealing
 from qcompress.solvers.cloud import patient, translated
@@ -30,6 +30,10 @@ class Leap:
     rounds: int = 5
     time_limit: float = 0.0
     max_seconds: float = 60.0
+
+    def __post_init__(self) -> None:
+        if self.rounds < 1:
+            raise UsageError(f"rounds is {self.rounds}, expected at least 1", "--backend-option rounds=1")
 
     @contextmanager
     def open(self, say: Callable[[str], None]) -> Iterator[LeapSession]:

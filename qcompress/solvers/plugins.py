@@ -14,7 +14,10 @@ GROUP = "qcompress.solvers"
 
 
 def installed() -> dict[str, EntryPoint]:
-    """The entry points of this installation, by name. None of them is imported."""
+    """The entry points of this installation, by name. None of them is imported.
+
+    One with the name of a backend that ships is there too, and never taken: ours goes first.
+    """
     return {point.name: point for point in sorted(entry_points(group=GROUP), key=lambda point: point.name)}
 
 

@@ -71,7 +71,9 @@ class Remote(Protocol):
     """A backend that is a machine elsewhere. Its options are its fields; it is used through a session."""
 
     def open(self, say: Callable[[str], None]) -> AbstractContextManager[Any]:
-        """A session: a `Solver` or a `CapacitySolver`, with an `account` of what it did. `say` is told the cost beforehand.
+        """A session: a `Solver` or a `CapacitySolver`. `say` is told the cost beforehand.
+
+        With an `account` (`qcompress.solvers.account.Account`) what it did is in the report; `rounds` is the number of gammas.
 
         Raises BackendError where it cannot be reached, or where there is no account for it.
         """

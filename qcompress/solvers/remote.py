@@ -31,8 +31,11 @@ ROUNDS = 8
 
 
 def ready(name: str, backend: Solver | Remote) -> None:
-    """What can be known without a connection: raises BackendError where `backend` needs an account and there is no token."""
-    if isinstance(backend, Remote):
+    """What can be known without a connection: raises BackendError where `backend` needs a D-Wave account and has no token.
+
+    A plugin's machine is its own affair: it says what is missing when it is opened.
+    """
+    if name in REMOTE:
         with translated(name):
             if token() is None:
                 raise ValueError("API token not defined")
