@@ -16,9 +16,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from qcompress import pipeline, qubo, surgery
 from qcompress.cli.options import parse_normalisation
+from qcompress.data.reading import resized
 from qcompress.metrics_labels import cross_entropy
 from qcompress.pipeline import Job
 from qcompress.progress import SILENT
@@ -60,9 +62,20 @@ def unrefined(job: Job, objective: qubo.Objective) -> float:
     return repaired(job, choice.selected)[1]
 
 
+def bicubic(job: Job) -> float:
+    """What the inputs are worth, enlarged without a network."""
+    values = []
+    for pair in job.splits.report.pairs:
+        enlarged = torch.from_numpy(resized(pair.input, *pair.target.shape[1:]))[None]
+        values.append(float(job.metric.per_image(enlarged, torch.from_numpy(pair.target)[None])))
+    return float(np.mean(values))
+
+
 def cell(job: Job) -> Cell:
     """All ways at one share and seed: the metric on the report images."""
     found = {"dense": measure(job.model, job.splits.report, job.metrics).mean(job.metric.name)}
+    if job.frame.task == "super-resolution":
+        found["bicubic"] = bicubic(job)
     found["greedy Taylor"] = unrefined(job, qubo.OBJECTIVES["taylor"]())
     if job.frame.task == "classification":
         by_labels = replace(job, metric=replace(job.metric, loss=cross_entropy))
@@ -106,6 +119,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
+    print(f"{options.evaluations} evaluations, seeds {options.seeds}\n")
     print("| pruned | way | report images | change |\n|---|---|---|---|")
     for sparsity in options.sparsities:
         cells = []

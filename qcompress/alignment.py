@@ -35,10 +35,10 @@ class Alignment:
     `align` counts channels. `widths` has how many of them a unit of each group owns (empty: one): where units own whole blocks,
     such as attention heads of 64 channels, every number of units is aligned. The step is align / gcd(align, width) units.
 
-    The step of a group of more than `align` units of one channel is `align`. A smaller one (or one of exactly `align`) would have nothing to
-    give; its step is the largest of align/2, align/4, ... down to 4 that is less than its size, and 1 where there is none:
-    with `align` 16, groups of 9 to 16 units keep 8 or all, groups of 5 to 8 keep 4 or all, groups of up to 4 any number. Only
-    whole fractions count: of 24 those are 12 and 6, of 9 none. With `align` 1 every number is allowed.
+    The step of a group of more than `align` units of one channel is `align`. A smaller one (or one of just `align`) would have
+    nothing to give; its step is the largest of align/2, align/4, ... down to 4 that is less than its size, and 1 where there is
+    none: with `align` 16, groups of 9 to 16 units keep 8 or all, groups of 5 to 8 keep 4 or all, groups of up to 4 any number.
+    Only whole fractions count: of 24 those are 12 and 6, of 9 none. With `align` 1 every number is allowed.
 
     Raises UsageError for `align` below 1, ValueError for widths of another number of groups or below 1.
 
@@ -56,7 +56,9 @@ class Alignment:
         if self.align < 1:
             raise UsageError(f"align is {self.align}, expected at least 1", hint="--align 1 allows every number of channels")
         if self.widths and (len(self.widths) != len(self.space.groups) or min(self.widths) < 1):
-            raise ValueError(f"widths are {self.widths}, expected a number of 1 or more for each of {len(self.space.groups)} groups")
+            raise ValueError(
+                f"widths are {self.widths}, expected a number of 1 or more for each of {len(self.space.groups)} groups"
+            )
 
     @cached_property
     def steps(self) -> tuple[int, ...]:

@@ -26,9 +26,9 @@ from qcompress.plans import Plan
 from qcompress.qubo import OBJECTIVES, Objective, name_of
 from qcompress.recover.choice import Recovered
 from qcompress.reports import (
+    BlockCost,
     CheckpointFacts,
     Cost,
-    BlockCost,
     CostPair,
     DataFacts,
     FileFacts,

@@ -110,9 +110,9 @@ class CountBudget:
 class CostBudget:
     """At least `target` of a cost goes: parameters or MACs, by the exact cost of what stays.
 
-    With a `block` above 1 the cost counts channels in whole blocks of so many, and a marginal capacity is the mean over a block:
-    one unit alone mostly frees nothing. `additive` is a cost that is never above `cost` and whose groups free together at most
-    the sum of what each frees alone; None where that is `cost`, as it is for sums of products of what is kept.
+    With a `block` above 1 the cost counts channels in whole blocks of so many, and a marginal capacity is the mean over a
+    block: one unit alone mostly frees nothing. `additive` is a cost that is never above `cost` and whose groups free together
+    at most the sum of what each frees alone; None where that is `cost`, as it is for sums of products of what is kept.
     """
 
     space: UnitSpace
@@ -214,7 +214,11 @@ def budget(
     dense = cost({})
     target = math.ceil(share * dense)
     _check_sparsity(name, sparsity, target, _most(space, cost), dense)
-    return CostBudget(space, name, cost, target) if name == "params" else CostBudget(space, name, cost, target, block, additive_macs)
+    return (
+        CostBudget(space, name, cost, target)
+        if name == "params"
+        else CostBudget(space, name, cost, target, block, additive_macs)
+    )
 
 
 def _most(space: UnitSpace, cost: Cost) -> int:

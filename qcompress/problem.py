@@ -115,7 +115,10 @@ class Problem:
         return Problem(self.space, self.linear + helps, self.couplings)
 
     def matrix(self) -> NDArray[np.float64]:
-        """(n, n) all couplings, symmetric with a zero diagonal; a fresh array. Raises UsageError above `LARGEST_CROSS` units."""
+        """(n, n) all couplings, symmetric with a zero diagonal; a fresh array.
+
+        Raises UsageError above `LARGEST_CROSS` units.
+        """
         n = len(self.space)
         if n > LARGEST_CROSS:
             raise UsageError(f"all couplings of {n} units as one array, expected at most {LARGEST_CROSS}")

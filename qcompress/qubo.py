@@ -133,10 +133,13 @@ class Interaction:
         """Linear part, couplings inside groups and between them, as above."""
         t, space = scores.gradients, scores.space
         if t is None:
-            raise UsageError("objective interaction: the scores hold no gradients", "score again: qcompress.scoring.score keeps them")
+            raise UsageError(
+                "objective interaction: the scores hold no gradients", "score again: qcompress.scoring.score keeps them"
+            )
         if len(space) > LARGEST_CROSS:
             raise UsageError(
-                f"objective interaction: {len(space)} units, expected at most {LARGEST_CROSS}", "--objective hybrid takes any number"
+                f"objective interaction: {len(space)} units, expected at most {LARGEST_CROSS}",
+                "--objective hybrid takes any number",
             )
         scale = _mean(np.abs(t))
         cross = t.T @ t

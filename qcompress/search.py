@@ -88,11 +88,11 @@ def to_capacity(
     """The selection of least energy found that frees the budget's target: exactly, for a count of units.
 
     `solver` draws `reads` samples at each of `rounds` gammas, which start at greedy pruning's own. Without couplings a count is
-    met exactly and optimally by sorting, and no backend runs. A gamma is common to all groups, as in the paper: it is a price of
-    capacity. The same arguments give the same result in every process, as far as the backend keeps that.
+    met exactly and optimally by sorting, and no backend runs. A gamma is common to all groups, as in the paper: it is a price
+    of capacity. The same arguments give the same result in every process, as far as the backend keeps that.
 
-    Couplings between groups: a backend that works on profiles sees the rest of the problem, any other the whole; a tabu search by
-    swaps takes up what it found, and the greedy baseline prunes on the whole energy.
+    Couplings between groups: a backend that works on profiles sees the rest of the problem, any other the whole; a tabu search
+    by swaps takes up what it found, and the greedy baseline prunes on the whole energy.
 
     An `align` above 1, or an `Alignment`, allows only certain counts per group. A count budget is then met by the smallest sum
     of allowed counts that is at least the target.
@@ -105,150 +105,137 @@ def to_capacity(
             raise UsageError(f"{name} is {value}, expected at least 1")
     if budget.space != problem.space or (isinstance(align, Alignment) and align.space != problem.space):
         raise ValueError("the budget or the alignment is of another space than the problem")
-    alignment = Alignment(problem.space, align) if isinstance(align, int) else align
-    goal = alignment.reach(budget)
-    part = problem.inside
-    profiles = greedy_profiles(part)
-    greedy = greedy_counts(profiles, goal)
-    start = greedy if alignment.align == 1 else _allocate(goal, alignment, profiles, greedy)
-    best = baseline = _finish(part, goal, alignment, profiles, start)
-    if not problem.separable:
-        best = baseline = baseline_coupled(problem, goal, alignment, baseline)
+    task = _Task.of(problem, budget, Alignment(problem.space, align) if isinstance(align, int) else align)
+    best = baseline = _baseline(task)
     trace: tuple[Probe, ...] = ()
-    whole: list[Row] = []  # selections that a backend found for couplings between groups, budget met or not
     drawn = 0
-    if goal.target and not (goal.counts_units and problem.separable_linear):
+    if task.goal.target and not (task.goal.counts_units and problem.separable_linear):
         if not problem.separable_linear:
-            if isinstance(solver, ProfileSolver):
-                drawn = _improve(goal, alignment, solver, seed, profiles, greedy)
-            elif isinstance(solver, CapacitySolver):
-                drawn = _ask_at_capacity(problem, goal, alignment, solver, seed, profiles, reads, whole)
-            else:
-                trace, drawn = _probe_gammas(problem, goal, alignment, solver, seed, profiles, greedy, reads, rounds, whole)
-        if not isinstance(solver, ProfileSolver):
-            for profile in profiles:
-                profile.settle()
-        found = _finish(part, goal, alignment, profiles, _allocate(goal, alignment, profiles, greedy))
-        if not problem.separable:
-            found = search_coupled(problem, goal, alignment, [baseline, found, *whole], seed)
-        best = min(found, baseline, key=lambda x: float(problem.energy(x)))
+            trace, drawn = _ask(task, solver, seed, reads, rounds)
+        best = min(_recombine(task, seed, baseline), baseline, key=lambda x: float(problem.energy(x)))
+    reached = int(task.goal.capacity(problem.space.counts(best)))
     return SearchResult(
         selection=Selection.of(problem.space, best),
         energy=float(problem.energy(best)),
         asked=budget.target,
-        capacity=(reached := int(goal.capacity(problem.space.counts(best)))),
+        capacity=reached,
         trace=trace,
         greedy_energy=float(problem.energy(baseline)),
         reads=drawn,
-        hit=goal.target in ([probe.capacity for probe in trace] or [reached]),
-        certificate=certify(problem, goal, alignment, profiles, best),
+        hit=task.goal.target in ([probe.capacity for probe in trace] or [reached]),
+        certificate=certify(problem, task.goal, task.alignment, task.profiles, best),
     )
 
 
-def _allocate(
-    budget: Budget, alignment: Alignment, profiles: Sequence[Profile], greedy: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """Counts per group, allowed ones: exact for a count; for a cost, the best of descents, from old and new greedy counts."""
-    if budget.counts_units:
-        return allocate_count(profiles, budget.target, alignment.allowed)
-    if alignment.align > 1:
-        return allocate_blocks(profiles, budget, alignment)
-    starts = (greedy, greedy_counts(profiles, budget))
-    return min((allocate_cost(profiles, budget, start) for start in starts), key=lambda counts: _energy(profiles, counts))
+@dataclass(frozen=True, eq=False)
+class _Task:
+    """What a search works on: the budget as far as allowed counts meet it, and what is known so far.
+
+    profiles  of the part without couplings between groups; greedy  (G,) counts that reach the goal, by greedy profiles
+    whole     selections that a backend found where couplings join groups, budget met or not
+    """
+
+    problem: Problem
+    goal: Budget
+    alignment: Alignment
+    profiles: tuple[Profile, ...]
+    greedy: NDArray[np.int64]
+    whole: list[Row]
+
+    @classmethod
+    def of(cls, problem: Problem, budget: Budget, alignment: Alignment) -> _Task:
+        goal, profiles = alignment.reach(budget), greedy_profiles(problem.inside)
+        return cls(problem, goal, alignment, profiles, greedy_counts(profiles, goal), [])
+
+    def allocate(self) -> NDArray[np.int64]:
+        """Counts per group, allowed ones: exact for a count; for a cost, the best of descents from old and new greedy counts."""
+        if self.goal.counts_units:
+            return allocate_count(self.profiles, self.goal.target, self.alignment.allowed)
+        if self.alignment.align > 1:
+            return allocate_blocks(self.profiles, self.goal, self.alignment)
+        starts = (self.greedy, greedy_counts(self.profiles, self.goal))
+        ends = (allocate_cost(self.profiles, self.goal, start) for start in starts)
+        return min(ends, key=lambda counts: _energy(self.profiles, counts))
 
 
 def _energy(profiles: Sequence[Profile], counts: NDArray[np.int64]) -> float:
     return sum(float(profile.energies[k]) for profile, k in zip(profiles, counts.tolist(), strict=True))
 
 
-def _finish(
-    problem: Problem, budget: Budget, alignment: Alignment, profiles: Sequence[Profile], counts: NDArray[np.int64]
-) -> Row:
+def _baseline(task: _Task) -> Row:
+    """Greedy pruning, then descent by swaps."""
+    greedy = _finish(task, task.greedy if task.alignment.align == 1 else task.allocate())
+    return greedy if task.problem.separable else baseline_coupled(task.problem, task.goal, task.alignment, greedy)
+
+
+def _recombine(task: _Task, seed: int, baseline: Row) -> Row:
+    """The best selection of the profiles; where couplings join groups, of a search from there on the whole energy."""
+    found = _finish(task, task.allocate())
+    if task.problem.separable:
+        return found
+    return search_coupled(task.problem, task.goal, task.alignment, [baseline, found, *task.whole], seed)
+
+
+def _finish(task: _Task, counts: NDArray[np.int64]) -> Row:
     """(n,) the profiles' rows at `counts`, after descent by swaps that keep the capacity, and aligned counts too."""
-    free = alignment.align == 1
-    if free and not budget.counts_units:
-        counts = allocate_cost(profiles, budget, counts)
-    rows = [profile.rows[k] for profile, k in zip(profiles, counts.tolist(), strict=True)]
-    return descend(problem, np.concatenate([np.zeros(0, bool), *rows]), across=free and budget.counts_units)
+    free = task.alignment.align == 1
+    if free and not task.goal.counts_units:
+        counts = allocate_cost(task.profiles, task.goal, counts)
+    rows = [profile.rows[k] for profile, k in zip(task.profiles, counts.tolist(), strict=True)]
+    return descend(task.problem.inside, np.concatenate([np.zeros(0, bool), *rows]), across=free and task.goal.counts_units)
 
 
-def _improve(
-    budget: Budget,
-    alignment: Alignment,
-    solver: ProfileSolver,
-    seed: int,
-    profiles: Sequence[Profile],
-    greedy: NDArray[np.int64],
-) -> int:
-    """Lets a backend work on the profiles around the counts wanted. Returns its searches."""
-    return solver.improve(
-        profiles,
-        alignment.allowed,
-        lambda: _allocate(budget, alignment, profiles, greedy),
-        seed=seeds.integer(seed, "search profiles"),
-    )
+def _ask(
+    task: _Task, solver: Solver | CapacitySolver | ProfileSolver, seed: int, reads: int, rounds: int
+) -> tuple[tuple[Probe, ...], int]:
+    """Lets the backend work, in the way that it can. Returns the trace, where it has one, and the samples or searches."""
+    if isinstance(solver, ProfileSolver):
+        return (), solver.improve(
+            task.profiles, task.alignment.allowed, task.allocate, seed=seeds.integer(seed, "search profiles")
+        )
+    if isinstance(solver, CapacitySolver):
+        trace, drawn = (), _ask_at_capacity(task, solver, seed, reads)
+    else:
+        trace, drawn = _probe_gammas(task, solver, seed, reads, rounds)
+    for profile in task.profiles:
+        profile.settle()
+    return trace, drawn
 
 
-def _ask_at_capacity(
-    problem: Problem,
-    budget: Budget,
-    alignment: Alignment,
-    solver: CapacitySolver,
-    seed: int,
-    profiles: Sequence[Profile],
-    reads: int,
-    whole: list[Row],
-) -> int:
+def _ask_at_capacity(task: _Task, solver: CapacitySolver, seed: int, reads: int) -> int:
     """One question to a backend with constraints of its own; its rows go into the profiles. Returns the number of rows.
 
-    Where couplings join groups, they go into `whole` too.
+    Where couplings join groups, they are kept whole too.
     """
-    rows = solver.at_capacity(problem, budget, alignment, reads=reads, seed=seeds.integer(seed, "search at capacity"))
+    problem = task.problem
+    rows = solver.at_capacity(problem, task.goal, task.alignment, reads=reads, seed=seeds.integer(seed, "search at capacity"))
     if rows.ndim != 2 or rows.shape[1] != len(problem.space) or not len(rows):
         raise BackendError(f"the backend returned selections of shape {rows.shape}, expected (1 or more, {len(problem.space)})")
-    _offer(problem, profiles, rows)
+    _offer(problem, task.profiles, rows)
     if not problem.separable:
-        whole.extend(rows)
+        task.whole.extend(rows)
     return len(rows)
 
 
-def _probe_gammas(
-    problem: Problem,
-    budget: Budget,
-    alignment: Alignment,
-    solver: Solver,
-    seed: int,
-    profiles: Sequence[Profile],
-    counts: NDArray[np.int64],
-    reads: int,
-    rounds: int,
-    whole: list[Row],
-) -> tuple[tuple[Probe, ...], int]:
+def _probe_gammas(task: _Task, solver: Solver, seed: int, reads: int, rounds: int) -> tuple[tuple[Probe, ...], int]:
     """Bracket, then bisect on gamma; every sample goes into the profiles. Returns the trace and the number of samples.
 
-    Where couplings join groups, the best sample of each gamma goes into `whole`.
-
-    Weights are the marginal capacities at the greedy `counts`: near the target, gamma then means energy per exact capacity.
+    Weights are the marginal capacities at the greedy counts: near the target, gamma then means energy per exact capacity.
     """
-    per_group = np.maximum(budget.marginals(counts), 1e-9)
-    weights = np.repeat(per_group, problem.space.sizes)
-    gamma, step = _greedy_gamma(profiles, counts, per_group)
+    per_group = np.maximum(task.goal.marginals(task.greedy), 1e-9)
+    weights = np.repeat(per_group, task.problem.space.sizes)
+    gamma, step = _greedy_gamma(task.profiles, task.greedy, per_group)
     low, high = -np.inf, np.inf
     trace: list[Probe] = []
     drawn = 0
     for number in range(rounds):
-        samples = _draw(problem, solver, gamma, weights, reads, seeds.integer(seed, f"search probe {number}"))
+        samples = _draw(task.problem, solver, gamma, weights, reads, seeds.integer(seed, f"search probe {number}"))
         drawn += len(samples)
-        if problem.separable:
-            probe = _take(problem, budget, alignment, profiles, gamma, per_group, samples)
-        else:
-            best = samples[int((problem.energy(samples) - gamma * (samples @ weights)).argmin())]
-            whole.append(best)
-            _offer(problem, profiles, samples)
-            probe = Probe(gamma, int(budget.capacity(problem.space.counts(best))), float(problem.energy(best)))
+        take = _take if task.problem.separable else _take_whole
+        probe = take(task, gamma, per_group, samples)
         trace.append(probe)
         # At a hit either side may be searched on: more samples near the target are what the profiles gain from.
-        short = probe.capacity < budget.target or (probe.capacity == budget.target and number % 2 == 0)
+        short = probe.capacity < task.goal.target or (probe.capacity == task.goal.target and number % 2 == 0)
         low, high = (gamma, high) if short else (low, gamma)
         if np.isinf(low) or np.isinf(high):
             gamma, step = gamma + (step if short else -step), 2 * step
@@ -289,19 +276,11 @@ def _offer(problem: Problem, profiles: Sequence[Profile], samples: Row) -> None:
             profile.offer(profile.descend(rows))
 
 
-def _take(
-    problem: Problem,
-    budget: Budget,
-    alignment: Alignment,
-    profiles: Sequence[Profile],
-    gamma: float,
-    per_group: NDArray[np.float64],
-    samples: Row,
-) -> Probe:
+def _take(task: _Task, gamma: float, per_group: NDArray[np.float64], samples: Row) -> Probe:
     """Samples (K, n) into the profiles, after descent by swaps; the best of each group as they came make the probe."""
     counts = []
     energy = 0.0
-    parts = zip(problem.space.spans, profiles, alignment.allowed, per_group.tolist(), strict=True)
+    parts = zip(task.problem.space.spans, task.profiles, task.alignment.allowed, per_group.tolist(), strict=True)
     for span, profile, offer, weight in parts:
         rows = profile.within_floor(np.unique(samples[:, span], axis=0))
         energies = profile.energy(rows)
@@ -313,4 +292,14 @@ def _take(
         nearest = min(offer, key=lambda k: abs(k - count))
         counts.append(nearest)
         energy += float(energies[best] if nearest == count else profile.energies[nearest])
-    return Probe(gamma, int(budget.capacity(counts)), energy)
+    return Probe(gamma, int(task.goal.capacity(counts)), energy)
+
+
+def _take_whole(task: _Task, gamma: float, per_group: NDArray[np.float64], samples: Row) -> Probe:
+    """Samples (K, n) into the profiles, the best of them whole: that is the probe."""
+    problem, counts = task.problem, task.problem.space.counts(samples)
+    energies = problem.energy(samples)
+    best = int((energies - gamma * (counts @ per_group)).argmin())
+    task.whole.append(samples[best])
+    _offer(problem, task.profiles, samples)
+    return Probe(gamma, int(task.goal.capacity(counts[best])), float(energies[best]))

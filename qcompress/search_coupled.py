@@ -114,7 +114,9 @@ def _nearest(walk: Walk) -> Counts:
     """Allowed counts near those of the walk: of a count budget they have its sum, moving as few units as that takes."""
     allowed = walk.alignment.allowed
     if not walk.budget.counts_units:
-        return np.array([min(offer, key=lambda k: abs(k - at)) for offer, at in zip(allowed, walk.counts.tolist(), strict=True)])
+        return np.array(
+            [min(offer, key=lambda k: abs(k - at)) for offer, at in zip(allowed, walk.counts.tolist(), strict=True)]
+        )
     nothing, no_rows = np.zeros(0), np.zeros((0, 0), bool)
     moved = [np.abs(np.arange(offer[-1] + 1.0) - at) for offer, at in zip(allowed, walk.counts.tolist(), strict=True)]
     return allocate_count([Profile(nothing, nothing, m, no_rows) for m in moved], walk.budget.target, allowed)

@@ -176,7 +176,7 @@ def damaged(draw: st.DrawFn, files: tuple[bytes, ...]) -> bytes:
     return data
 
 
-VALUES = (
+VALUES: tuple[Any, ...] = (
     *(None, True, "", "a\x1b[31m\u202e", "x" * 3000, "../../etc/passwd", "torch.hub:load", [], {}, [[[[]]]]),
     *(0, 1, -1, 2**31, 2**63, -(2**63), 10**30, 0.5, 1e308, -0.0, 5e-324),
 )

@@ -65,7 +65,9 @@ def test_costs_are_those_of_the_network(name: str, align: int, tmp_path: Path) -
     target = read_problem(path).record.target
     for counts in (np.zeros(len(space.sizes), int), np.array(space.sizes) // 2, np.subtract(space.sizes, space.floors)):
         by_name = dict(zip(space.groups, counts.tolist(), strict=True))
-        true = sum(by_name.values()) if name == "filters" else cost(groups, name, {}, align) - cost(groups, name, by_name, align)
+        true = (
+            sum(by_name.values()) if name == "filters" else cost(groups, name, {}, align) - cost(groups, name, by_name, align)
+        )
         assert int(target.capacity(counts)) == true
         if name == "macs":
             lower = groups.macs({}, align, additive=True) - groups.macs(by_name, align, additive=True)

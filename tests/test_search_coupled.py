@@ -48,7 +48,9 @@ def lean(budget: Budget, alignment: Alignment, counts: NDArray[np.int64]) -> boo
     """Whether `counts` meet the budget, and no group could keep more."""
     if budget.counts_units:
         return int(counts.sum()) == budget.target
-    fewer = [max((k for k in offer if k < at), default=at) for offer, at in zip(alignment.allowed, counts.tolist(), strict=True)]
+    fewer = [
+        max((k for k in offer if k < at), default=at) for offer, at in zip(alignment.allowed, counts.tolist(), strict=True)
+    ]
     less = [np.where(np.arange(len(counts)) == g, k, counts) for g, k in enumerate(fewer) if k != counts[g]]
     return bool(budget.capacity(counts) >= budget.target) and all(budget.capacity(row) < budget.target for row in less)
 
@@ -71,7 +73,9 @@ def test_energies_agree_with_the_sum_and_with_dimod() -> None:
     problem = coupled((3, 4, 2))
     x = every_x(9)
     q = problem.matrix()
-    by_hand = np.array([row @ problem.linear + sum(q[i, j] for i, j in itertools.combinations(np.flatnonzero(row), 2)) for row in x])
+    by_hand = np.array(
+        [row @ problem.linear + sum(q[i, j] for i, j in itertools.combinations(np.flatnonzero(row), 2)) for row in x]
+    )
     np.testing.assert_allclose(problem.energy(x), by_hand, atol=1e-12)
     bqm = problem.to_bqm(0.7, np.arange(1.0, 10.0))
     assert all(isinstance(variable, Unit) for variable in bqm.variables)
@@ -173,8 +177,12 @@ def test_the_bound_takes_no_more_of_the_couplings_than_the_count_allows() -> Non
         below = problem.below(most).energy(x)
         few = x.sum(1) <= most
         assert (below[few] <= problem.energy(x)[few] + 1e-12).all()
-    loose, tight = (certify(problem, CountBudget(problem.space, k), Alignment(problem.space), greedy_profiles(problem.inside),
-                            np.arange(8) < k).gap for k in (3, 1))
+    loose, tight = (
+        certify(
+            problem, CountBudget(problem.space, k), Alignment(problem.space), greedy_profiles(problem.inside), np.arange(8) < k
+        ).gap
+        for k in (3, 1)
+    )
     assert 0 <= tight <= loose
 
 
