@@ -148,7 +148,7 @@ class _Task:
         return cls(problem, goal, alignment, profiles, greedy_counts(profiles, goal), [])
 
     def allocate(self) -> NDArray[np.int64]:
-        """Counts per group, allowed ones: exact for a count; for a cost, the best of descents from old and new greedy counts."""
+        """Counts per group, allowed ones: exact for a count; for a cost, the best of descents from two greedy counts."""
         if self.goal.counts_units:
             return allocate_count(self.profiles, self.goal.target, self.alignment.allowed)
         if self.alignment.align > 1:
@@ -193,8 +193,9 @@ def _ask(
         return (), solver.improve(
             task.profiles, task.alignment.allowed, task.allocate, seed=seeds.integer(seed, "search profiles")
         )
+    trace: tuple[Probe, ...] = ()
     if isinstance(solver, CapacitySolver):
-        trace, drawn = (), _ask_at_capacity(task, solver, seed, reads)
+        drawn = _ask_at_capacity(task, solver, seed, reads)
     else:
         trace, drawn = _probe_gammas(task, solver, seed, reads, rounds)
     for profile in task.profiles:

@@ -10,7 +10,7 @@ from qcompress._version import __version__
 from qcompress.budgets import Budget
 from qcompress.errors import PlanError, UsageError
 from qcompress.files import claim_file
-from qcompress.offline import CertificateRecord, SelectionFile, read_problem, write_selection
+from qcompress.offline import CertificateRecord, ProblemFile, SelectionFile, read_problem, write_selection
 from qcompress.plans import PlanGroup
 from qcompress.progress import SILENT, Observer
 from qcompress.search import SearchResult
@@ -51,15 +51,22 @@ def solve(
         found = search(known.problem, target, alignment, options, seed, observer.say)
         result = found.search
         advance(1, f"{len(result.selection)} units, energy {result.energy:.4f}, greedy {result.greedy_energy:.4f}")
-    space = known.problem.space
-    selection = SelectionFile(
+    selection = _file_of(found, record, alignment.align, options.backend, seed)
+    write_selection(selection, path)
+    return selection
+
+
+def _file_of(found: Found, record: ProblemFile, align: int, backend: str, seed: int) -> SelectionFile:
+    """What was found, and what it was found for."""
+    result, space = found.search, found.search.selection.space
+    return SelectionFile(
         tool=f"qcompress {__version__}",
         checkpoint=record.checkpoint,
         groups={
             name: PlanGroup(size=size, pruned=result.selection.removed(name))
             for name, size in zip(space.groups, space.sizes, strict=True)
         },
-        ask=record.ask.model_copy(update={"align": alignment.align}),
+        ask=record.ask.model_copy(update={"align": align}),
         asked=result.asked,
         capacity=result.capacity,
         energy=result.energy,
@@ -67,13 +74,11 @@ def solve(
         certificate=CertificateRecord(**asdict(result.certificate)) if result.certificate else None,
         objective=record.provenance.objective,
         coefficients=record.provenance.coefficients,
-        backend=options.backend,
+        backend=backend,
         seed=seed,
         problem=record.bqm,
         qpu=found.qpu,
     )
-    write_selection(selection, path)
-    return selection
 
 
 def found_of(known: SelectionFile, space: UnitSpace, sha256: str) -> Found:

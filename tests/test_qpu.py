@@ -131,6 +131,7 @@ def test_spin_reversals_and_options_reach_the_server(name: str, cloud: Cloud) ->
     with opened(solver(name, **options), quiet) as session:
         found = session(bqm, reads=1, seed=0)
         assert session.account.probes[0].raw == session.account.probes[0].polished
+        assert (session.account.submissions, session.account.reads) == (3, 10)
     assert [job["params"]["num_reads"] for job in cloud.jobs] == [10, 10, 10]
     assert all(job["params"]["annealing_time"] == 50.0 for job in cloud.jobs)
     assert len({job["data"]["lin"] for job in cloud.jobs}) == 3  # three gauges of one problem

@@ -38,6 +38,7 @@ class ProbeAccount:
 class Account:
     """One session with a machine. Seconds are of the machine, not of the clock on the wall; None where there is no such thing.
 
+    reads              of one submission
     coefficient_error  root mean square of the error of `bits` bits on the couplings as programmed, over their own
     precision_loss     energy that this error costs, over the energy between a random state and the best: by annealing the
                        model with rounded coefficients, here

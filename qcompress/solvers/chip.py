@@ -183,9 +183,9 @@ class ChipSession:
         estimated = options.rounds * sum(self._pack_s(pack, job.reads) for pack in job.packs)
         self.account = self._booked(job, estimated, seed)
         self._say(
-            f"{self._chip.name} ({self._chip.topology}): {len(job.models)} blocks in {len(job.packs)} submissions of "
-            f"{job.reads} reads, at {options.rounds} gamma{'s' * (options.rounds != 1)}: about {estimated:.2f} s "
-            f"of machine time, at most {options.max_seconds:g} s allowed"
+            f"{self._chip.name} ({self._chip.topology}): {len(job.models)} blocks in {self._gauges() * len(job.packs)} "
+            f"submissions of {self._share(job.reads)} reads, at {options.rounds} gamma{'s' * (options.rounds != 1)}: "
+            f"about {estimated:.2f} s of machine time, at most {options.max_seconds:g} s allowed"
         )
         self._check_time(estimated)
 
@@ -207,7 +207,7 @@ class ChipSession:
                 if len(core.free) and not core.whole
             ),
             largest_on_chip=job.limit,
-            reads=job.reads,
+            reads=self._share(job.reads),
             qubits=max((sum(pack.chains) for pack in job.packs), default=0),
             longest_chain=max(chains, default=0),
             estimated_s=estimated,
@@ -226,9 +226,12 @@ class ChipSession:
     def _gauges(self) -> int:
         return max(1, self._options.spin_reversals)
 
+    def _share(self, reads: int) -> int:
+        """Reads of one submission, in one gauge."""
+        return -(-reads // self._gauges())
+
     def _pack_s(self, pack: Pack, reads: int) -> float:
-        gauges = self._gauges()
-        return gauges * self._chip.estimate_s(sum(pack.chains), -(-reads // gauges))
+        return self._gauges() * self._chip.estimate_s(sum(pack.chains), self._share(reads))
 
     def _strength(self, model: Ising) -> float:
         """Uniform torque compensation: the root mean square coupling times the root of the mean degree. In spins."""
@@ -244,13 +247,12 @@ class ChipSession:
         rows: list[NDArray[np.int8]] = [np.zeros((0, len(model.h)), np.int8) for model in job.models]
         broken: list[float] = []
         access_s = 0.0
-        gauges = self._gauges()
         for number, pack in enumerate(job.packs):
             self._check_time(self.account.access_s + access_s + self._pack_s(pack, job.reads))
             models = [job.models[m] for m in pack.members]
-            for turn in range(gauges):
+            for turn in range(self._gauges()):
                 flips = self._flips(models, seeds.stream(seed, f"gauge {number} {turn}"))
-                drawn = self._submit(pack, models, flips, -(-job.reads // gauges))
+                drawn = self._submit(pack, models, flips, self._share(job.reads))
                 for m, f, spins in zip(pack.members, flips, drawn.spins, strict=True):
                     rows[m] = np.concatenate((rows[m], spins * f))
                 broken.append(drawn.chain_break_fraction)
