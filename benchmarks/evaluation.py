@@ -66,7 +66,8 @@ def main() -> None:
     parser.add_argument("--sparsities", type=float, nargs="+", default=[0.2, 0.5])
     options = parser.parse_args()
     bench = open_bench(options, 0)
-    print(f"threads {torch.get_num_threads()}, {len(bench.job.selection())} crops of {bench.job.selection().inputs.shape[-1]}\n")
+    crops = bench.job.selection()
+    print(f"threads {torch.get_num_threads()}, {len(crops)} crops of {crops.inputs.shape[-1]}\n")
     print("| pruned | way | seconds a candidate | times faster than naive |\n|---|---|---|---|")
     for sparsity in options.sparsities:
         batches = candidates(bench.select(sparsity), options.candidates, 0)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import io
 import logging
 import re
+import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -65,8 +65,8 @@ def export_onnx(
         failed.append(reasons[-1])
         if _reads_values(network, example):
             break  # a trace would keep the one branch that the example takes
-    older = f"; its older one: {failed[1]}" if len(failed) > 1 else ""
-    raise ExportError(f"torch's exporter cannot write this network: {failed[0]}{older}")
+    second = f"; its older one: {failed[1]}" if len(failed) > 1 else ""
+    raise ExportError(f"torch's exporter cannot write this network: {failed[0]}{second}")
 
 
 class _RungError(Exception):
@@ -175,18 +175,19 @@ def _by_export(network: nn.Module, batch: Tensor, axes: tuple[int, ...], opset: 
 
 def _by_script(network: nn.Module, batch: Tensor, axes: tuple[int, ...], opset: int) -> onnx.ModelProto:
     """By a trace with TorchScript, torch's way of before: code that torch.export refuses often goes through."""
-    buffer = io.BytesIO()
-    torch.onnx.export(
-        network,
-        (batch.clone(),),
-        buffer,
-        dynamo=False,
-        input_names=["input"],
-        output_names=["output"],
-        dynamic_axes={"input": {axis: _AXES[axis] for axis in axes}, "output": {axis: _AXES[axis] for axis in axes}},
-        opset_version=opset,
-    )
-    return onnx.load_from_string(buffer.getvalue())
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        torch.onnx.export(
+            network,
+            (batch.clone(),),
+            path,
+            dynamo=False,
+            input_names=["input"],
+            output_names=["output"],
+            dynamic_axes={"input": {axis: _AXES[axis] for axis in axes}, "output": {axis: _AXES[axis] for axis in axes}},
+            opset_version=opset,
+        )
+        return onnx.load(path)
 
 
 def _check_opset(proto: onnx.ModelProto, opset: int) -> None:

@@ -128,7 +128,7 @@ def test_exact_names_the_size_it_cannot_take() -> None:
     with pytest.raises(BackendError, match=r"has 21 variables, at most 20"):
         SOLVERS["exact"](model(2, 21), reads=1, seed=0)
     with pytest.raises(BackendError, match=r"has 9 variables, at most 8"):
-        solver("exact", largest=8)(model(1, 9), reads=1, seed=0)
+        Enumeration(largest=8)(model(1, 9), reads=1, seed=0)
 
 
 def test_unknown_backend_and_option() -> None:
