@@ -119,7 +119,7 @@ def assemble(
         notes=(
             *artifact.notes,
             *checked.notes,
-            *_notes(recovered, settings.recover, choice),
+            *_notes(recovered, settings, choice),
             *_restated(checked, others, name, job.metric.unit),
             *_doubts(job.metric, checked),
             *([job.metric.note] if job.metric.note and choice.search else []),
@@ -209,12 +209,11 @@ def _coefficients(objective: Objective) -> dict[str, float]:
     return dict(vars(objective))
 
 
-def _notes(recovered: Recovered, asked: str, choice: Choice) -> tuple[str, ...]:
-    notes = []
-    if choice.search and choice.search.capacity != choice.search.asked:
+def _notes(recovered: Recovered, settings: Settings, choice: Choice) -> tuple[str, ...]:
+    notes, found = [], choice.search
+    if found and found.capacity != found.asked:
         notes.append(
-            f"{choice.search.asked:,} were to go, {choice.search.capacity:,} did: "
-            f"the least that counts in multiples of {choice.align} allow"
+            f"{found.asked:,} {_capacity_unit(settings, choice)} were to go, {found.capacity:,} did: {_why_more(settings)}"
         )
     if choice.search and len(choice.kept) and choice.align < BLOCKS[0]:
         notes.append(
@@ -224,11 +223,23 @@ def _notes(recovered: Recovered, asked: str, choice: Choice) -> tuple[str, ...]:
     notes += _qpu_notes(choice)
     if choice.kept != choice.refined:
         notes.append("the refined selection was not kept: after repair the search's own was better on the selection images")
-    if recovered.level != asked and len(choice.kept):
-        notes.append(f"repair {asked} was not kept: on the selection images the network was better without")
+    if recovered.level != settings.recover and len(choice.kept):
+        notes.append(f"repair {settings.recover} was not kept: on the selection images the network was better without")
     if recovered.batchnorm_reestimated:
         notes.append("BatchNorm statistics of the slim network were re-estimated on calibration images")
     return tuple(notes)
+
+
+def _capacity_unit(settings: Settings, choice: Choice) -> str:
+    if settings.budget == "macs" and choice.align > 1:
+        return f"MACs in blocks of {choice.align} channels"
+    return {"filters": "units", "params": "parameters", "macs": "MACs"}.get(settings.budget, settings.budget)
+
+
+def _why_more(settings: Settings) -> str:
+    if settings.budget == "filters":
+        return "the least that the allowed counts of channels add up to"
+    return "whole channels do not meet a cost exactly, and the best selection found that reaches it frees so much"
 
 
 def _qpu_notes(choice: Choice) -> list[str]:
