@@ -126,7 +126,8 @@ Device = Annotated[str, typer.Option(help="Where torch computes: cpu, cuda, cuda
 Align = Annotated[
     str,
     typer.Option(
-        help="Channels are kept in multiples of this: 16, 8, 4, 1, or auto: the largest of them that meets the budget exactly."
+        help="Channels are kept in multiples of this: 16, 8, 4, 1, or auto: this processor's block, or a smaller one where "
+        "that would take much more than asked."
     ),
 ]
 Opset = Annotated[int, typer.Option(help="ONNX opset to write.")]

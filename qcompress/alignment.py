@@ -24,6 +24,9 @@ __all__ = ["BLOCKS", "Alignment", "aligned_budget"]
 BLOCKS = (16, 8, 4, 1)
 """Blocks of channels that runtimes compute in, largest first, and none."""
 
+SLACK = 20
+"""One in so many units may go beyond the count that was asked for, so that channels stay in blocks."""
+
 LEAST = 4
 """The smallest fraction of an alignment: below four input channels runtimes have no blocked kernel left to lose."""
 
@@ -114,20 +117,22 @@ class Alignment:
 
 
 def aligned_budget(
-    align: int | None, budget_at: Callable[[int], Budget], widths: tuple[int, ...] = ()
+    align: int | None, budget_at: Callable[[int], Budget], widths: tuple[int, ...] = (), largest: int = BLOCKS[0]
 ) -> tuple[Budget, Alignment]:
     """The budget, and which counts per group are allowed to meet it; `budget_at` makes the budget for a block of channels.
 
-    With `align` None the block is the largest of the usual ones (16, 8, 4, 1) with which the budget can be met: exactly, where
-    it counts units.
+    With `align` None the block is the largest of the usual ones (16, 8, 4, 1), up to `largest`, with which the budget can be
+    met: where it counts units, by taking at most a twentieth of all units more than asked.
 
     Raises UsageError where allowed counts, or with None any, do not reach the target.
     """
     for block in BLOCKS[:-1] if align is None else ():
+        if block > largest:
+            continue
         try:
             budget = budget_at(block)
             alignment = Alignment(budget.space, block, widths)
-            if alignment.reach(budget).target == budget.target:
+            if (alignment.reach(budget).target - budget.target) * SLACK <= len(budget.space):
                 return budget, alignment
         except UsageError:
             continue  # a smaller block may do; what none can do is said about single channels, below

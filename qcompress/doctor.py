@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from importlib.metadata import EntryPoint
-from pathlib import Path
 from typing import Any
 
+from qcompress import processor
 from qcompress._version import __version__
 from qcompress.errors import BackendError
 from qcompress.solvers import REMOTE, SOLVERS, plugins
@@ -19,7 +19,6 @@ from qcompress.solvers.cloud_account import Configured, SolverSeen, configured, 
 
 __all__ = ["Diagnosis", "Extra", "diagnose"]
 
-_FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimd", "asimddp", "i8mm")
 _PACKAGES = ("torch", "onnx", "onnxruntime", "dimod", "dwave-samplers", "dwave-system", "dwave-cloud-client", "numpy", "scipy")
 _LOCAL = ("dimod", "dwave-samplers")
 _CLOUD = ("dwave-system", "dwave-cloud-client")
@@ -100,7 +99,7 @@ def diagnose(*, online: bool = False) -> Diagnosis:
         versions={"qcompress": __version__, "python": platform.python_version(), **versions},
         machine=f"{platform.system()} {platform.machine()}",
         cores=os.cpu_count() or 1,
-        cpu_features=_cpu_features(),
+        cpu_features=processor.features(),
         providers=_providers(),
         torch=_torch(),
         extras=_extras(),
@@ -124,16 +123,6 @@ def _versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             found[name] = "missing"
     return found
-
-
-def _cpu_features() -> tuple[str, ...]:
-    """Those of /proc/cpuinfo that decide how fast a network runs; nothing where there is no such file."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(errors="replace")
-    except OSError:
-        return ()
-    flags = next((line for line in text.splitlines() if line.lower().startswith(("flags", "features"))), "")
-    return tuple(feature for feature in _FEATURES if feature in flags.split())
 
 
 def _providers() -> tuple[str, ...]:

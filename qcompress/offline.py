@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from qcompress import processor
 from qcompress.alignment import Alignment, aligned_budget
 from qcompress.bqm_file import decode
 from qcompress.budgets import BUDGETS, Budget, budget
@@ -152,7 +153,7 @@ class ProblemFile(_Record):
             additive = partial(macs, additive=True) if block > 1 else None
             return budget(self.ask.budget, self.ask.sparsity, self.space, params, macs, block=block, additive_macs=additive)
 
-        return aligned_budget(self.ask.align, at, tuple(group.width for group in self.groups))
+        return aligned_budget(self.ask.align, at, tuple(group.width for group in self.groups), processor.block())
 
     @property
     def target(self) -> Budget:

@@ -11,7 +11,20 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from qcompress import assembly, choosing, latency, loading, offline, plans, qubo, seeds, slim_folder, surgery, tracing
+from qcompress import (
+    assembly,
+    choosing,
+    latency,
+    loading,
+    offline,
+    plans,
+    processor,
+    qubo,
+    seeds,
+    slim_folder,
+    surgery,
+    tracing,
+)
 from qcompress import verify as verification
 from qcompress.alignment import Alignment, aligned_budget
 from qcompress.budgets import Budget, budget
@@ -268,7 +281,7 @@ def asked(groups: Groups, settings: Settings) -> tuple[Budget, Alignment]:
             settings.budget, settings.sparsity, groups.space, groups.params, macs, block=block, additive_macs=additive
         )
 
-    return aligned_budget(settings.search.align, at, groups.widths)
+    return aligned_budget(settings.search.align, at, groups.widths, processor.block())
 
 
 def _feasible(selection: Selection, target: Budget, alignment: Alignment) -> bool:

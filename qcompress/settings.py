@@ -67,7 +67,7 @@ class SearchOptions:
     """How the units are chosen: what is minimised, by which solver, which layers are out of bounds.
 
     `selection` is a file that `solve` wrote: it takes the place of the search, and its budget, sparsity and align count.
-    Kept counts are multiples of `align`; None is the largest block of 16, 8, 4 or 1 that meets the budget exactly.
+    Kept counts are multiples of `align`; None is this processor's block, see `alignment.aligned_budget`.
     """
 
     objective: Objective = field(default_factory=Hybrid)

@@ -142,11 +142,13 @@ def test_widths_are_checked(widths: tuple[int, ...]) -> None:
 def test_the_largest_block_that_meets_the_budget() -> None:
     space = UnitSpace.of([("a", 64), ("b", 64)])
     blocks = []
-    for target in (32, 40, 36, 37):
+    for target in (32, 45, 40, 36, 33, 1):
         budget, alignment = aligned_budget(None, lambda block, target=target: CountBudget(space, target))  # type: ignore[misc]
-        assert alignment.reach(budget).target == budget.target == target
+        assert budget.target == target
+        assert 0 <= alignment.reach(budget).target - target <= len(space) / 20
         blocks.append(alignment.align)
-    assert blocks == [16, 8, 4, 1]
+    assert blocks == [16, 16, 8, 8, 4, 4]
+    assert aligned_budget(None, lambda block: CountBudget(space, 32), largest=8)[1].align == 8
     assert aligned_budget(16, lambda block: CountBudget(space, 37))[1].align == 16
     heads = UnitSpace.of([("a", 12)])
     assert aligned_budget(None, lambda block: CountBudget(heads, 7), (64,))[1].align == 16
