@@ -58,8 +58,10 @@ test: lint types imports
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
 	$(MAKE) extras
 
+EXTRAS_TESTS := tests/test_loaders_extras.py tests/test_security_networks.py tests/test_fuzz_networks.py
+
 extras: $(VENV)-extras/.ready
-	QCOMPRESS_EXTRAS=1 OMP_NUM_THREADS=1 $(VENV)-extras/bin/python -m pytest tests/test_loaders_extras.py
+	QCOMPRESS_EXTRAS=1 OMP_NUM_THREADS=1 $(VENV)-extras/bin/python -m pytest $(EXTRAS_TESTS)
 
 fast: $(VENV)/.ready-dev
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow"

@@ -1,28 +1,33 @@
 """Backends against each other: gap to the best known energy, gap to the bound, and time. CPU seconds of one thread.
 
-    OMP_NUM_THREADS=1 python benchmarks/solvers.py [--seeds 5] [--groups 8x64,16x128,20x256,40x256,80x256] [--seconds 120]
+    OMP_NUM_THREADS=1 python benchmarks/solvers.py results.jsonl [--seeds 5] [--groups 8x64] [--backends neal,tabu]
 
-The peer, openjij, is no dependency of the package: `pip install openjij` (bench requirement); without it its rows are left out.
+Every run is appended to the results file, one line each, and none is done twice: an interrupted benchmark goes on where it
+was. The table is made of the whole file.
+The peers, openjij and simulated-bifurcation, are no dependencies of the package: `pip install openjij simulated-bifurcation`;
+without them their rows are left out.
 Instances: log-normal importance, clustered couplings of as much weight ("redundant"), or 0.05 of it ("important"); half of all
-units go, exactly. Gaps are in percent of (mean random selection - best known). A backend that has used more than `--seconds` on
-a size is left out of the larger ones, and the last line says so. Every sampler gets the profiles and the repair of the package;
-without them it misses the count.
+units go, exactly. Gaps are in percent of (mean random selection - best known). A backend that has taken more than `--seconds`
+on one instance is left out of the larger ones. Every sampler gets the profiles and the repair of the package; without them it
+misses the count.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
+import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from qcompress.budgets import CountBudget
 from qcompress.problem import Problem
-from qcompress.search import SearchResult, to_capacity
+from qcompress.search import to_capacity
 from qcompress.selection import UnitSpace
 from qcompress.solvers import Profiles, Solver, from_dimod, solver
 
@@ -57,17 +62,22 @@ def backends() -> dict[str, Any]:
     """Those that run here, and the peers that are installed."""
     found: dict[str, Any] = {
         "profile": Profiles(),
-        "profile, 5x steps": Profiles(steps=1500),
         "neal": solver("neal"),
         "steepest": solver("steepest"),
         "tabu": solver("tabu"),
     }
     try:
-        import openjij  # type: ignore[import-not-found,unused-ignore]
+        import openjij
     except ImportError:
         print("openjij is not installed: left out")
     else:
-        found["openjij SA, whole"] = functools.partial(numbered, from_dimod(openjij.SASampler()))
+        found["openjij SA"] = functools.partial(numbered, from_dimod(openjij.SASampler()))
+    try:
+        import simulated_bifurcation  # noqa: F401
+    except ImportError:
+        print("simulated-bifurcation is not installed: left out")
+    else:
+        found["simulated bifurcation"] = bifurcation
     return found
 
 
@@ -79,56 +89,103 @@ def numbered(solve: Solver, bqm: Any, *, reads: int, seed: int) -> Any:
     return found.relabel_variables(names, inplace=False)
 
 
-def timed(run: Callable[[], SearchResult]) -> tuple[SearchResult, float]:
-    """What `run` returns, and its CPU seconds."""
+def bifurcation(bqm: Any, *, reads: int, seed: int) -> Any:
+    """`reads` agents of ballistic simulated bifurcation on the dense matrix of the whole problem."""
+    import simulated_bifurcation as sb
+    import torch
+    from dimod import SampleSet
+
+    torch.manual_seed(seed)
+    order = list(bqm.variables)
+    linear, (row, column, value), offset = bqm.to_numpy_vectors(variable_order=order)
+    matrix = torch.zeros(len(order), len(order))
+    matrix[torch.tensor(row).long(), torch.tensor(column).long()] = torch.tensor(value, dtype=torch.float32)
+    vector = torch.tensor(linear, dtype=torch.float32)
+    x, _ = sb.minimize(
+        matrix, vector, float(offset), domain="binary", agents=reads, max_steps=2000, best_only=False, verbose=False
+    )
+    return SampleSet.from_samples_bqm((x.numpy().astype(np.int8), order), bqm)  # type: ignore[no-untyped-call]
+
+
+def measure(problem: Problem, backend: Any) -> dict[str, float]:
+    """Energies, bound and CPU seconds of one search, certificate included."""
+    target = len(problem.space) // 2
     start = time.process_time()
-    return run(), time.process_time() - start
+    result = to_capacity(problem, CountBudget(problem.space, target), backend, 0)
+    seconds = time.process_time() - start
+    bound = result.certificate.bound if result.certificate else float("-inf")
+    return {
+        "energy": result.energy,
+        "greedy": result.greedy_energy,
+        "bound": bound,
+        "random": random_energy(problem, target),
+        "seconds": seconds,
+    }
 
 
 def main() -> None:
-    """Prints one Markdown table."""
+    """Runs what the results file does not hold yet; prints one Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("results", type=Path)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--groups", default="8x64,16x128,20x256,40x256,80x256")
-    parser.add_argument("--seconds", type=float, default=120.0)
+    parser.add_argument("--seconds", type=float, default=30.0)
+    parser.add_argument("--backends", help="names, separated by commas; all by default")
     args = parser.parse_args()
-    out: set[str] = set()
-    print("| instance | backend | gap to best known, %: median (range) | bound's gap, % | s: median (range) |")
-    print("|---|---|---|---|---|")
+    chosen = {k: v for k, v in backends().items() if args.backends is None or k in args.backends.split(",")}
+    known = read(args.results)
     for size in args.groups.split(","):
+        slow = {backend for (*_, backend), run in known.items() if run["seconds"] > args.seconds}
+        groups, units = map(int, size.split("x"))
         for kind, strength in KINDS.items():
-            groups, units = map(int, size.split("x"))
-            problems = [instance(groups, units, strength, seed) for seed in range(args.seeds)]
-            used = table(f"{size} {kind}", problems, {k: v for k, v in backends().items() if k not in out})
-            out |= {name for name, seconds in used.items() if seconds > args.seconds}
-    print("left out of larger sizes:", ", ".join(sorted(out)) or "none")
+            for seed in range(args.seeds):
+                for name, backend in chosen.items():
+                    key = (size, kind, seed, name)
+                    if key in known or name in slow:
+                        continue
+                    known[key] = measure(instance(groups, units, strength, seed), backend)
+                    with args.results.open("a") as file:
+                        file.write(json.dumps([*key, known[key]]) + "\n")
+    print("| instance | backend | seeds | gap to best known, %: median (range) | bound's gap, % | CPU s: median (range) |")
+    print("|---|---|---|---|---|---|")
+    for line in table(known):
+        print(line)
 
 
-def table(title: str, problems: list[Problem], table: dict[str, Any]) -> dict[str, float]:
-    """Prints the rows of one size; returns the CPU seconds that each backend used in all."""
-    gaps: dict[str, list[float]] = {name: [] for name in (*table, "greedy + swaps")}
-    seconds: dict[str, list[float]] = {name: [] for name in table}
-    proven = []
-    for problem in problems:
-        target = len(problem.space) // 2
-        budget = CountBudget(problem.space, target)
-        results = {}
-        for name, backend in table.items():
-            results[name], used = timed(functools.partial(to_capacity, problem, budget, backend, 0))
-            seconds[name].append(used)
-        best = min(result.energy for result in results.values())
-        scale = (random_energy(problem, target) - best) / 100
-        for name, result in results.items():
-            gaps[name].append((result.energy - best) / scale)
-        gaps["greedy + swaps"].append((next(iter(results.values())).greedy_energy - best) / scale)
-        bound = max(result.certificate.bound for result in results.values() if result.certificate)
-        proven.append((best - bound) / scale)
-    for name, found in gaps.items():
-        clock = seconds.get(name)
-        took = f"{statistics.median(clock):.2f} ({min(clock):.2f} to {max(clock):.2f})" if clock else ""
-        spread = f"{statistics.median(found):.4f} ({min(found):.4f} to {max(found):.4f})"
-        print(f"| {title} | {name} | {spread} | {statistics.median(proven):.3f} | {took} |", flush=True)
-    return {name: sum(clock) for name, clock in seconds.items()}
+Runs = dict[tuple[str, str, int, str], dict[str, float]]
+
+
+def read(path: Path) -> Runs:
+    """The runs of a results file; none where it does not exist."""
+    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return {(size, kind, seed, backend): run for size, kind, seed, backend, run in lines}
+
+
+def table(known: Runs) -> Iterator[str]:
+    """One line for every instance and backend."""
+    for size, kind in dict.fromkeys((size, kind) for size, kind, *_ in known):
+        rows: dict[str, list[tuple[float, float, float | None]]] = {}
+        for seed in sorted({key[2] for key in known if key[:2] == (size, kind)}):
+            runs = {key[3]: run for key, run in known.items() if key[:3] == (size, kind, seed)}
+            best = min(run["energy"] for run in runs.values())
+            scale = (next(iter(runs.values()))["random"] - best) / 100
+            for name, run in runs.items():
+                entry = ((run["energy"] - best) / scale, (run["energy"] - run["bound"]) / scale, run["seconds"])
+                rows.setdefault(name, []).append(entry)
+            some = next(iter(runs.values()))
+            entry_greedy = ((some["greedy"] - best) / scale, (some["greedy"] - some["bound"]) / scale, None)
+            rows.setdefault("greedy + swaps", []).append(entry_greedy)
+        for name, entries in rows.items():
+            gaps, proven, clock = zip(*entries, strict=True)
+            took = "" if None in clock else spread([s for s in clock if s is not None], 2)
+            middle = statistics.median(proven)
+            behind = spread(gaps, 4) if len(rows) > 2 else "no rival"  # beside itself and greedy
+            yield f"| {size} {kind} | {name} | {len(gaps)} | {behind} | {middle:.3f} | {took} |"
+
+
+def spread(values: Any, digits: int) -> str:
+    """Median (least to largest)."""
+    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
 if __name__ == "__main__":

@@ -391,7 +391,7 @@ def test_a_real_interrupt_signal(images: Path, tmp_path: Path) -> None:
     torch.save(lively(HalfUNet(3, 48, 2, ghost=False)).state_dict(), checkpoint)
 
     out = tmp_path / "o"
-    arguments = ["prune", str(checkpoint), "--data", str(images), "-o", str(out), *FAST[:-1], "--refine-evals", "100000"]
+    arguments = ["prune", str(checkpoint), "--data", str(images), "-o", str(out), *FAST[:-1], "--refine-evals", "100000", "--align", "1"]
     process = subprocess.Popen(
         [sys.executable, "-m", "qcompress.cli.main", *arguments],
         stderr=subprocess.PIPE,

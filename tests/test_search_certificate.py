@@ -13,7 +13,7 @@ from qcompress.alignment import Alignment
 from qcompress.budgets import CostBudget, CountBudget
 from qcompress.problem import Problem
 from qcompress.search import to_capacity
-from qcompress.search_bounds import lower_bounds
+from qcompress.search_bounds import _onto, lower_bounds
 from qcompress.search_exact import enumerate_profile
 from qcompress.search_profiles import greedy_profiles
 from qcompress.selection import UnitSpace
@@ -175,3 +175,21 @@ def test_without_couplings_sorting_is_proven() -> None:
     found = to_capacity(problem, CountBudget(space, 50), Profiles(), 0)
     assert found.certificate is not None
     assert found.certificate.gap == 0.0
+
+
+def test_the_projection_is_the_nearest_point_of_its_sum() -> None:
+    """Shifted alike inside, less at 0, more at 1: the conditions of optimality."""
+    rng = np.random.default_rng(0)
+    for size in (1, 2, 5, 40):
+        for k in range(size + 1):
+            point = rng.normal(0.5, 1.5, size)
+            found = _onto(point, k)
+            assert found.sum() == pytest.approx(k, abs=1e-9)
+            assert ((found >= 0) & (found <= 1)).all()
+            inside = (found > 1e-9) & (found < 1 - 1e-9)
+            shift = (point - found)[inside]
+            level = float(shift.mean()) if inside.any() else None
+            if level is not None:
+                assert np.abs(shift - level).max() < 1e-9
+                assert (point[found <= 1e-9] <= level + 1e-9).all()
+                assert (point[found >= 1 - 1e-9] >= level + 1 - 1e-9).all()

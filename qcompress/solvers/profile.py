@@ -45,10 +45,10 @@ class Profiles:
     With an alignment one allowed count on each side is enough: they are far apart.
     """
 
-    starts: int = 3
-    steps: int = 300
+    starts: int = 6
+    steps: int = 200
     rounds: int = 3
-    window: int = 3
+    window: int = 2
 
     def improve(
         self,
