@@ -66,6 +66,7 @@ def test_prune_writes_everything_and_the_report_is_true(slim: Path, checkpoint: 
     assert str(checkpoint) in report["command"]
 
 
+@pytest.mark.slow
 def test_default_output_folder_is_next_to_the_checkpoint(checkpoint: Path, images: Path, tmp_path: Path) -> None:
     copy = tmp_path / "mine.pth.tar"
     shutil.copy(checkpoint, copy)
@@ -73,6 +74,7 @@ def test_default_output_folder_is_next_to_the_checkpoint(checkpoint: Path, image
     assert {path.name for path in (tmp_path / "mine.slim").iterdir()} == FILES
 
 
+@pytest.mark.slow
 def test_same_seed_same_network(slim: Path, checkpoint: Path, images: Path, tmp_path: Path) -> None:
     out = tmp_path / "again"
     assert main(["prune", str(checkpoint), "-s", "0.5", "--data", str(images), "--out", str(out), *FAST]) == 0
@@ -80,6 +82,7 @@ def test_same_seed_same_network(slim: Path, checkpoint: Path, images: Path, tmp_
         assert (out / name).read_bytes() == (slim / name).read_bytes(), name
 
 
+@pytest.mark.slow
 def test_apply_gives_the_same_network(slim: Path, checkpoint: Path, images: Path, tmp_path: Path) -> None:
     out = tmp_path / "applied"
     arguments = ["apply", str(slim), str(checkpoint), "--data", str(images), "--noise", "gaussian:25", "-o", str(out), "-q"]
@@ -95,6 +98,7 @@ def test_json_is_the_report(checkpoint: Path, images: Path, tmp_path: Path, caps
     assert shown.err == ""
 
 
+@pytest.mark.slow
 def test_progress_goes_to_stderr_and_names_the_stages(
     checkpoint: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -106,6 +110,7 @@ def test_progress_goes_to_stderr_and_names_the_stages(
         assert stage not in shown.out.splitlines()[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", ["l1-qubo", "taylor", "fisher", "magnitude", "random"])
 def test_every_objective_meets_the_count(objective: str, checkpoint: Path, images: Path, tmp_path: Path) -> None:
     out = tmp_path / "o"
@@ -114,6 +119,7 @@ def test_every_objective_meets_the_count(objective: str, checkpoint: Path, image
     assert json.loads((out / "report.json").read_text())["units"]["pruned"] == 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("proposer", ["hill-climbing", "protes"])
 def test_every_proposer_keeps_the_count(proposer: str, checkpoint: Path, images: Path, tmp_path: Path) -> None:
     out = tmp_path / "o"
@@ -125,6 +131,7 @@ def test_every_proposer_keeps_the_count(proposer: str, checkpoint: Path, images:
     assert f"--proposer {proposer}" in report["command"]
 
 
+@pytest.mark.slow
 def test_blocks_of_channels(checkpoint: Path, images: Path, tmp_path: Path) -> None:
     """Seven units are asked for; groups of eight keep four or all, so eight go, and the report says why."""
     out = tmp_path / "o"
@@ -136,6 +143,7 @@ def test_blocks_of_channels(checkpoint: Path, images: Path, tmp_path: Path) -> N
     assert any("multiples of 4" in note for note in report["notes"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("budget", ["params", "macs"])
 def test_cost_budgets_are_reached(budget: str, checkpoint: Path, images: Path, tmp_path: Path) -> None:
     out = tmp_path / "o"
@@ -166,6 +174,7 @@ def test_impossible_sparsities(sparsity: str, checkpoint: Path, tmp_path: Path, 
     assert not (tmp_path / "o").exists()
 
 
+@pytest.mark.slow
 def test_sparsity_0_is_the_dense_network(checkpoint: Path, images: Path, tmp_path: Path) -> None:
     out = tmp_path / "o"
     assert main(["prune", str(checkpoint), "--data", str(images), "-o", str(out), "-s", "0", *FAST]) == 0
@@ -252,6 +261,7 @@ def test_no_write_permission(checkpoint: Path, capsys: pytest.CaptureFixture[str
     assert "cannot write" in fails(capsys, ["prune", str(checkpoint), "-o", "/proc/self/o", "-q"], 3)
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_nothing_half_written(checkpoint: Path, images: Path, tmp_path: Path) -> None:
     """A limit on the size of files stands in for the full disk: writing fails in the same place, half-way."""
     out = tmp_path / "o"
@@ -268,6 +278,7 @@ def test_a_full_disk_leaves_nothing_half_written(checkpoint: Path, images: Path,
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_ctrl_c_during_refinement_writes_the_best_so_far(
     checkpoint: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -343,6 +354,7 @@ def test_ignored_layers_stay(checkpoint: Path, capsys: pytest.CaptureFixture[str
     assert not any(group["name"].startswith("dec") for group in found["groups"])
 
 
+@pytest.mark.slow
 def test_export_of_a_checkpoint_and_of_a_slim_folder(
     slim: Path, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -356,6 +368,7 @@ def test_export_of_a_checkpoint_and_of_a_slim_folder(
     fails(capsys, ["export", str(tmp_path), "-o", str(tmp_path / "x")], 3)
 
 
+@pytest.mark.slow
 def test_verify_an_onnx_file_against_its_checkpoint(
     slim: Path, checkpoint: Path, images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -391,7 +404,19 @@ def test_a_real_interrupt_signal(images: Path, tmp_path: Path) -> None:
     torch.save(lively(HalfUNet(3, 48, 2, ghost=False)).state_dict(), checkpoint)
 
     out = tmp_path / "o"
-    arguments = ["prune", str(checkpoint), "--data", str(images), "-o", str(out), *FAST[:-1], "--refine-evals", "100000", "--align", "1"]
+    arguments = [
+        "prune",
+        str(checkpoint),
+        "--data",
+        str(images),
+        "-o",
+        str(out),
+        *FAST[:-1],
+        "--refine-evals",
+        "100000",
+        "--align",
+        "1",
+    ]
     process = subprocess.Popen(
         [sys.executable, "-m", "qcompress.cli.main", *arguments],
         stderr=subprocess.PIPE,
@@ -410,6 +435,7 @@ def test_a_real_interrupt_signal(images: Path, tmp_path: Path) -> None:
     assert json.loads((out / "report.json").read_text())["status"] == "interrupted"
 
 
+@pytest.mark.slow
 def test_shipped_photographs_are_announced(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["prune", str(checkpoint), "-o", str(tmp_path / "o"), "--refine-evals", "0", "--size", "32"]
     assert main([*arguments, "--recover", "bias"]) == 0
@@ -417,6 +443,7 @@ def test_shipped_photographs_are_announced(checkpoint: Path, tmp_path: Path, cap
     assert len(announced) == 1
 
 
+@pytest.mark.slow
 def test_grey_networks_and_16_bit_pictures(tmp_path: Path) -> None:
     torch.save(lively(DnCNN(channels=1, depth=4, width=8)).state_dict(), tmp_path / "grey.pt")
     folder = tmp_path / "pictures"

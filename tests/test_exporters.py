@@ -109,6 +109,7 @@ def test_model_and_example_are_not_changed(tmp_path: Path) -> None:
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
 
+@pytest.mark.slow
 def test_the_same_network_gives_the_same_bytes(half_unet: nn.Module, written: Artifact, tmp_path: Path) -> None:
     assert export(half_unet, tmp_path / "again.onnx").sha256 == written.sha256
 
@@ -213,6 +214,7 @@ def test_networks_that_cannot_be_written(tmp_path: Path, make: Callable[[], nn.M
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_wrong_export_is_caught(tmp_path: Path) -> None:
     class Unfaithful(nn.Module):
         """Computes one thing while it is exported and another when it is run."""

@@ -69,6 +69,7 @@ def test_more_time_than_allowed_is_refused_beforehand(name: str, cloud: Cloud) -
     assert not cloud.jobs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fault", "message"), [
     (Fault("POST", "problems", 400, 9, "quota exceeded"), "is used up"),
     (Fault("POST", "problems", "cancel", 9), "was cancelled"),

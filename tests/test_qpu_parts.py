@@ -49,6 +49,7 @@ def test_the_contested_are_those_nearest_to_a_tie() -> None:
     assert not core.whole
 
 
+@pytest.mark.slow
 def test_the_contested_hold_most_of_what_is_to_be_gained() -> None:
     """What splitting rests on: with 10 of 18 units free, more than half of the way from the start to the optimum is there."""
     before = after = 0.0

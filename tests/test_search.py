@@ -208,6 +208,7 @@ def run_once() -> str:
     )
 
 
+@pytest.mark.slow
 def test_same_seed_same_result_in_every_process() -> None:
     code = "import hashlib, runpy, sys; print(hashlib.sha256(runpy.run_path(sys.argv[1])['run_once']().encode()).hexdigest())"
     prints = {

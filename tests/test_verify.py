@@ -116,6 +116,7 @@ def test_network_that_returns_nan_fails_parity(tmp_path: Path) -> None:
     assert found.parity is not None and not found.parity.passed
 
 
+@pytest.mark.slow
 def test_a_real_network_at_sizes_that_its_stride_does_not_divide(half_unet: tuple[nn.Module, Path]) -> None:
     model, path = half_unet
     images = report(pair("a", height=31, width=41), pair("bb", height=32, width=40))
@@ -139,6 +140,7 @@ def test_stride_of_a_foreign_file_is_found_by_running_it(tmp_path: Path, half_un
     assert found.notes == ("images cropped or repeated about their centre to multiples of 4: 1 of 1",)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (40, 17), (9, 50), (5, 7)])
 def test_fixed_sizes_get_images_cropped_or_tiled(tmp_path: Path, height: int, width: int) -> None:
     path = write(Scale(0.5), tmp_path / "x.onnx", dynamic=False, batch=2)
