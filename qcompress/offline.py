@@ -20,7 +20,7 @@ from qcompress import processor
 from qcompress.alignment import Alignment, aligned_budget
 from qcompress.bqm_file import decode
 from qcompress.budgets import BUDGETS, Budget, budget
-from qcompress.errors import PlanError
+from qcompress.errors import PlanError, UsageError
 from qcompress.files import write_bytes, write_text
 from qcompress.groups import Groups, Layer, LayerKind, Side, in_blocks
 from qcompress.plans import Name, PlanGroup, Source
@@ -254,7 +254,9 @@ def _freed(groups: Groups, layer: Layer, side: Side) -> dict[str, int]:
 
 
 def write_problem(problem: Problem, path: Path, *, widths: tuple[int, ...] = (), **facts: Any) -> ProblemFile:
-    """problem.bqm at `path` and its JSON beside it; `facts` are the other fields of `ProblemFile`. Raises OutputError.
+    """problem.bqm at `path` and its JSON beside it; `facts` are the other fields of `ProblemFile`.
+
+    Raises OutputError, and UsageError for a problem that is too large for the file.
 
     `widths` are the channels that a unit of each group owns, one where it is empty.
     """
@@ -262,8 +264,12 @@ def write_problem(problem: Problem, path: Path, *, widths: tuple[int, ...] = (),
         data = file.read()
     space = problem.space
     columns = zip(space.groups, space.sizes, space.floors, widths or (1,) * len(space.groups), strict=True)
-    groups = tuple(GroupRecord(name=name, size=size, floor=floor, width=width) for name, size, floor, width in columns)
-    record = ProblemFile(bqm=hashlib.sha256(data).hexdigest(), groups=groups, **facts)
+    try:
+        groups = tuple(GroupRecord(name=name, size=size, floor=floor, width=width) for name, size, floor, width in columns)
+        record = ProblemFile(bqm=hashlib.sha256(data).hexdigest(), groups=groups, **facts)
+    except ValidationError as error:
+        reason = error.errors(include_url=False)[0]["msg"]
+        raise UsageError(f"the problem does not fit into a file: {reason}", "prune it here, with `qcompress prune`") from error
     write_bytes(path, data)
     write_text(path.with_suffix(".json"), _text(record))
     return record

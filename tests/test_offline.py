@@ -241,3 +241,11 @@ def test_any_bytes_as_a_selection(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "s.json").write_bytes(data)
     with pytest.raises(PlanError):
         read_selection(tmp_path / "s.json")
+
+
+def test_a_problem_too_large_for_a_file_is_refused_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "p.bqm"
+    with pytest.raises(UsageError, match="does not fit into a file") as caught:
+        write_problem(problem(3, 3), path, widths=(-1, 1), tool="x")
+    assert "\n" not in caught.value.message
+    assert not path.exists()
