@@ -429,7 +429,11 @@ def test_a_real_interrupt_signal(images: Path, tmp_path: Path) -> None:
             break
     time.sleep(2)
     process.send_signal(signal.SIGINT)
-    _, rest = process.communicate(timeout=200)
+    try:
+        _, rest = process.communicate(timeout=120)
+    except subprocess.TimeoutExpired:  # Python drops an interrupt that falls into a destructor or a C callback
+        process.send_signal(signal.SIGINT)
+        _, rest = process.communicate(timeout=120)
     assert process.returncode == 130, rest
     assert (out / "report.json").exists(), rest
     assert json.loads((out / "report.json").read_text())["status"] == "interrupted"
