@@ -30,7 +30,7 @@ from qcompress.search_profiles import Profile, greedy_profiles
 from qcompress.selection import Selection
 from qcompress.solvers.protocol import CapacitySolver, ProfileSolver, Solver
 
-__all__ = ["Probe", "SearchResult", "to_capacity"]
+__all__ = ["Probe", "SearchResult", "allocate", "to_capacity"]
 
 Row = NDArray[np.bool_]
 
@@ -127,6 +127,27 @@ def to_capacity(
     )
 
 
+def allocate(profiles: Sequence[Profile], budget: Budget, alignment: Alignment) -> NDArray[np.int64]:
+    """(G,) counts of least energy by the groups' profiles that meet the budget with allowed counts.
+
+    Exact for a count, met by the smallest sum of allowed counts that is at least the target; for a cost the best of descents.
+    Raises UsageError for a target beyond what allowed counts free.
+    """
+    goal = alignment.reach(budget)
+    return _allocate(profiles, goal, alignment, greedy_counts(profiles, goal))
+
+
+def _allocate(profiles: Sequence[Profile], goal: Budget, alignment: Alignment, greedy: NDArray[np.int64]) -> NDArray[np.int64]:
+    """`allocate` for a goal that allowed counts meet; for a cost also from the counts `greedy`, which meet it."""
+    if goal.counts_units:
+        return allocate_count(profiles, goal.target, alignment.allowed)
+    if alignment.align > 1:
+        return allocate_blocks(profiles, goal, alignment)
+    starts = (greedy, greedy_counts(profiles, goal))
+    ends = (allocate_cost(profiles, goal, start) for start in starts)
+    return min(ends, key=lambda counts: _energy(profiles, counts))
+
+
 @dataclass(frozen=True, eq=False)
 class _Task:
     """What a search works on: the budget as far as allowed counts meet it, and what is known so far.
@@ -149,13 +170,7 @@ class _Task:
 
     def allocate(self) -> NDArray[np.int64]:
         """Counts per group, allowed ones: exact for a count; for a cost, the best of descents from two greedy counts."""
-        if self.goal.counts_units:
-            return allocate_count(self.profiles, self.goal.target, self.alignment.allowed)
-        if self.alignment.align > 1:
-            return allocate_blocks(self.profiles, self.goal, self.alignment)
-        starts = (self.greedy, greedy_counts(self.profiles, self.goal))
-        ends = (allocate_cost(self.profiles, self.goal, start) for start in starts)
-        return min(ends, key=lambda counts: _energy(self.profiles, counts))
+        return _allocate(self.profiles, self.goal, self.alignment, self.greedy)
 
 
 def _energy(profiles: Sequence[Profile], counts: NDArray[np.int64]) -> float:

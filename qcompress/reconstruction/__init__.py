@@ -1,0 +1,7 @@
+"""Choosing units by what is lost once the layers behind them are repaired."""
+
+from __future__ import annotations
+
+from qcompress.reconstruction.formulating import Eliminated, Formulated, eliminated, formulate
+
+__all__ = ["Eliminated", "Formulated", "eliminated", "formulate"]
