@@ -202,7 +202,7 @@ def _reported(model: nn.Module, report: tuple[tuple[Tensor, Tensor], ...], metri
         evidence = [
             metric.evidence_of(answer(model, x), y)
             for inputs, targets in report
-            for x, y in zip(inputs.split(batch), targets.split(batch), strict=True)
+            for x, y in zip(torch.split(inputs, batch), torch.split(targets, batch), strict=True)
         ]
     return metric.overall(np.concatenate(evidence))
 

@@ -13,16 +13,19 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from selection_bench import Bench
 from selection_repair import Seconds, biased, refitted
-from selection_ways import WAYS, Cost
+from selection_ways import WAYS
 
 from qcompress import seeds
-from qcompress.groups import Groups, in_blocks
+from qcompress.groups import Groups, Side, in_blocks
 from qcompress.selection import Selection
 
 __all__ = ["BLOCK", "Cell", "Draw", "Outcome", "Record"]
 
 BLOCK = 16
 """Channels that a runtime computes at once, for the costs in whole blocks."""
+
+
+_SIDES: tuple[Side, Side] = ("in", "out")
 
 
 class Outcome(BaseModel):
@@ -144,7 +147,7 @@ class Cell:
             others=others,
             costs=_costs(bench.groups, chosen.selection),
             pruned=tuple(chosen.selection.counts.values()),
-            cost=_plain(chosen.cost),
+            cost=dataclasses.asdict(chosen.cost),
             seconds=seconds.parts,
         )
 
@@ -168,15 +171,11 @@ def _costs(groups: Groups, selection: Selection) -> dict[str, float]:
 
 def _params_in_blocks(groups: Groups, counts: Mapping[str, int]) -> int:
     """Parameters with the channels at both sides of every layer rounded up to whole blocks."""
-    sides = (
-        (layer, *(in_blocks(groups.kept_channels(layer, side, counts), BLOCK) for side in ("in", "out")))
-        for layer in groups.layers
-    )
-    return sum(layer.params(inputs, outputs) for layer, inputs, outputs in sides)
-
-
-def _plain(cost: Cost) -> dict[str, float]:
-    return dataclasses.asdict(cost)
+    total = 0
+    for layer in groups.layers:
+        inputs, outputs = (in_blocks(groups.kept_channels(layer, side, counts), BLOCK) for side in _SIDES)
+        total += layer.params(inputs, outputs)
+    return total
 
 
 def _count(bench: Bench) -> int:

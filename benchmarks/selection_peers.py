@@ -49,8 +49,8 @@ def _accumulate(bench: Bench, probe: nn.Module) -> None:
     crops, loss, batch = bench.calibration, bench.metric.chooser.loss, bench.options.batch
     probe.zero_grad()
     with torch.enable_grad():
-        for x, y in zip(crops.inputs.split(batch), crops.targets.split(batch), strict=True):
-            (loss(answer(probe, x), y).sum() / len(crops)).backward()
+        for x, y in zip(torch.split(crops.inputs, batch), torch.split(crops.targets, batch), strict=True):
+            torch.autograd.backward(loss(answer(probe, x), y).sum() / len(crops))
 
 
 def _of_group(graph: Any, probe: nn.Module, groups: Groups, group: Group, measure: Any) -> NDArray[np.float64]:
