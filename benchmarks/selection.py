@@ -43,7 +43,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--correlation", action="store_true", help="rank correlations of energies with losses instead")
     parser.add_argument("--masks", type=int, default=60, help="selections for a rank correlation")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--batch", type=int, help="images in one pass (default 8; 48 on an accelerator)")
+    parser.add_argument("--pixels", type=int, help="in one pass (default 8 crops of 96x96; 16 on an accelerator)")
     parser.add_argument("--jobs", type=int, default=1, help="processes, of one thread each")
     parser.add_argument("--pieces", type=int, default=1, help="deal the cells of one network and seed to so many processes")
     parser.add_argument("--minutes", type=float, help="begin no cell after that")
@@ -74,7 +74,7 @@ def main() -> None:
             given.calibration_crops,
             given.selection_crops,
             given.report_images,
-            given.batch or (8 if given.device == "cpu" else 48),
+            given.pixels or (8 if given.device == "cpu" else 16) * 96 * 96,
             given.bias,
         )
         until = None if given.minutes is None else time.time() + 60 * given.minutes

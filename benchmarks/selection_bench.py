@@ -43,7 +43,7 @@ TRACED = 64  # side of the input at which costs are counted: shares hardly depen
 class Options:
     """Of all cells of a run. Numbers of images and crops are the tool's own where they are None.
 
-    batch  images in one pass
+    pixels  in one pass over calibration or selection crops, which may need gradients; over report images four times as many
     """
 
     folder: Path
@@ -51,7 +51,7 @@ class Options:
     calibration_crops: int | None = None
     selection_crops: int | None = None
     report_images: int | None = None
-    batch: int = 8
+    pixels: int = 8 * 96 * 96
     bias: bool = False
 
 
@@ -68,7 +68,8 @@ class Bench:
     """What a way of choosing may use: everything of `job` but its report images. `job.model` is the network to start from.
 
     Statistics of BatchNorm alone can move a network by more than pruning does. `job.model` has those of the checkpoint or those
-    re-estimated on the calibration crops, whichever the selection crops prefer, so that no way is credited with that step.
+    re-estimated on the calibration crops, whichever the metric prefers on the selection crops, so that no way is credited with
+    that step.
 
     report      inputs and targets of the report images, stacked by size, on the device
     dense       the metric of `job.model` on the report images
@@ -95,6 +96,11 @@ class Bench:
         """What is reported; `metric.chooser` is what choices go by."""
         return self.job.metric
 
+    @property
+    def batch(self) -> int:
+        """Crops in one pass."""
+        return _batch(self.calibration.inputs, self.options.pixels)
+
     def once(self, key: str, make: Callable[[], T]) -> Timed[T]:
         """What `make` returns: computed the first time, kept under `key`, with the seconds of that time."""
         if key not in self._kept:
@@ -119,16 +125,14 @@ class Bench:
 
     @cached_property
     def _scored(self) -> tuple[Scores, Mapping[Pass, float]]:
-        job, began = self.job, self.clock()
+        job, batch, began = self.job, self.batch, self.clock()
         halfway = [began]
 
         def watch(done: float, note: str = "") -> None:
             if done <= 0.5:  # the first half is the forward pass
                 halfway.append(self.clock())
 
-        scores = scoring.score(
-            job.model, job.groups, self.calibration, job.metric.loss, batch=self.options.batch, progress=watch
-        )
+        scores = scoring.score(job.model, job.groups, self.calibration, job.metric.loss, batch=batch, progress=watch)
         return scores, {"activations": halfway[-1] - began, "gradients": self.clock() - halfway[-1]}
 
     def asked(self, sparsity: float, align: int) -> tuple[Budget, Alignment]:
@@ -142,11 +146,11 @@ class Bench:
 
     def reported(self, model: nn.Module, metric: Metric | None = None) -> float:
         """The metric (or another) of `model` on the report images."""
-        return _reported(model, self.report, metric or self.metric, self.options.batch)
+        return _reported(model, self.report, metric or self.metric, self.options.pixels)
 
     def chosen_by(self, model: nn.Module) -> float:
         """What choices go by, of `model` on the selection crops; higher is better."""
-        return _signed(model, self.selection, self.metric, self.options.batch)
+        return _signed(model, self.selection, self.metric.chooser, self.options.pixels)
 
 
 def open_bench(name: str, options: Options, seed: int) -> Bench:
@@ -161,13 +165,13 @@ def open_bench(name: str, options: Options, seed: int) -> Bench:
     job = pipeline.prepare(checkpoint, settings, SILENT, size=TRACED, images=images)
     calibration, selection = job.calibration(), job.selection()
     report = _stacked(_some(job.splits.report, options.report_images), options.device)
-    given = dense = _reported(job.model, report, job.metric, options.batch)
+    given = dense = _reported(job.model, report, job.metric, options.pixels)
     if has_batchnorm(job.model):
-        restated = reestimate_batchnorm(job.model, calibration)
-        before, after = (_signed(model, selection, job.metric, options.batch) for model in (job.model, restated))
+        restated = reestimate_batchnorm(job.model, calibration, _batch(calibration.inputs, options.pixels))
+        before, after = (_signed(model, selection, job.metric, options.pixels) for model in (job.model, restated))
         if after > before:
             job = replace(job, model=restated)
-            dense = _reported(restated, report, job.metric, options.batch)
+            dense = _reported(restated, report, job.metric, options.pixels)
     return Bench(name, options, job, calibration, selection, report, dense, given)
 
 
@@ -175,6 +179,11 @@ def _clock(device: str) -> float:
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter()
+
+
+def _batch(images: Tensor, pixels: int) -> int:
+    """How many of `images` (N, C, H, W) make so many pixels; at least one."""
+    return max(1, pixels // images[0, 0].numel())
 
 
 def _some(images: ReportImages, count: int | None) -> tuple[Pair, ...]:
@@ -197,16 +206,16 @@ def _stacked(pairs: tuple[Pair, ...], device: str) -> tuple[tuple[Tensor, Tensor
     )
 
 
-def _reported(model: nn.Module, report: tuple[tuple[Tensor, Tensor], ...], metric: Metric, batch: int) -> float:
+def _reported(model: nn.Module, report: tuple[tuple[Tensor, Tensor], ...], metric: Metric, pixels: int) -> float:
     with torch.inference_mode():
         evidence = [
             metric.evidence_of(answer(model, x), y)
             for inputs, targets in report
-            for x, y in zip(torch.split(inputs, batch), torch.split(targets, batch), strict=True)
+            for x, y in zip(*(torch.split(part, _batch(inputs, 4 * pixels)) for part in (inputs, targets)), strict=True)
         ]
     return metric.overall(np.concatenate(evidence))
 
 
-def _signed(model: nn.Module, crops: SelectionCrops, metric: Metric, batch: int) -> float:
-    value = mean_metric(model, crops, metric.chooser, batch)
-    return value if metric.chooser.higher_is_better else -value
+def _signed(model: nn.Module, crops: SelectionCrops, metric: Metric, pixels: int) -> float:
+    value = mean_metric(model, crops, metric, _batch(crops.inputs, pixels))
+    return value if metric.higher_is_better else -value

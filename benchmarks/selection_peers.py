@@ -46,7 +46,7 @@ def peer_importance(bench: Bench, kind: PeerImportance) -> NDArray[np.float64]:
 
 def _accumulate(bench: Bench, probe: nn.Module) -> None:
     """Gradients of the mean loss over the calibration crops, in the weights; of labels by cross entropy, as users of it do."""
-    crops, loss, batch = bench.calibration, bench.metric.chooser.loss, bench.options.batch
+    crops, loss, batch = bench.calibration, bench.metric.chooser.loss, bench.batch
     probe.zero_grad()
     with torch.enable_grad():
         for x, y in zip(torch.split(crops.inputs, batch), torch.split(crops.targets, batch), strict=True):

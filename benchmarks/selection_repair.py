@@ -36,7 +36,7 @@ def biased(bench: Bench, selection: Selection) -> nn.Module:
     slim = bench.cut(selection)
     means = bench.once(
         "mean inputs",
-        lambda: mean_inputs(bench.job.model, bench.groups.consumers, bench.calibration, bench.options.batch),
+        lambda: mean_inputs(bench.job.model, bench.groups.consumers, bench.calibration, bench.batch),
     )
     fold_means(bench.job.model, slim, bench.groups.cuts(selection), means.value)
     return slim
@@ -47,10 +47,10 @@ def refitted(bench: Bench, selection: Selection) -> tuple[nn.Module, bool]:
 
     No choice between repairs beyond that: all ways get the same.
     """
-    cuts, calibration, batch = bench.groups.cuts(selection), bench.calibration, bench.options.batch
+    cuts, calibration, batch = bench.groups.cuts(selection), bench.calibration, bench.batch
     model = recover("lstsq", bench.job.model, bench.cut(selection), bench.groups, cuts, calibration, batch=batch).model
     if not has_batchnorm(model):
         return model, False
-    restated = reestimate_batchnorm(model, calibration)
+    restated = reestimate_batchnorm(model, calibration, batch)
     better = bench.chosen_by(restated) > bench.chosen_by(model)
     return (restated, True) if better else (model, False)
