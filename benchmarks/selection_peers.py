@@ -34,7 +34,7 @@ _PRODUCERS = ("conv", "conv_transpose", "linear")
 def peer_importance(bench: Bench, kind: PeerImportance) -> NDArray[np.float64]:
     """(n,) the importance of each unit, in the order of `bench.groups.space`. Raises what Torch-Pruning raises."""
     probe = copy.deepcopy(bench.job.model).eval().requires_grad_(True)
-    example = bench.calibration.inputs[:1]
+    example = bench.calibration.inputs[:2]  # of a single grey image its graph holds one convolution only
     with warnings.catch_warnings(), torch.enable_grad():
         warnings.simplefilter("ignore")  # of layers that it does not know
         graph = torch_pruning.DependencyGraph().build_dependency(probe, example_inputs=example.clone(), verbose=False)
