@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch
 
 from qcompress import pipeline, qubo, scoring, seeds
 from qcompress.budgets import CountBudget, budget
-from qcompress.data.images import Splits
+from qcompress.data.images import Pair, Splits
 from qcompress.data.splits import Role, from_pairs
 from qcompress.groups import Groups
 from qcompress.pipeline import Job
@@ -25,7 +26,7 @@ from qcompress.settings import CheckpointOptions, DataOptions, Settings
 from qcompress.solvers import SOLVERS
 from qcompress.verify import measure
 
-__all__ = ["Bench", "arguments", "open_bench", "spread"]
+__all__ = ["Bench", "arguments", "dealt", "open_bench", "spread"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,17 +81,18 @@ def open_bench(options: argparse.Namespace, seed: int) -> Bench:
     settings = Settings(seed=seed, data=data, checkpoint=CheckpointOptions(arch=options.arch))
     job = pipeline.prepare(options.checkpoint, settings, SILENT, size=64)
     if options.report_scenes:
-        job = replace(job, splits=_dealt(job.splits, frozenset(options.report_scenes), seed))
+        images = job.splits
+        pairs = (*images.calibration.pairs, *images.selection.pairs, *images.report.pairs)
+        job = replace(job, splits=dealt(pairs, frozenset(options.report_scenes), seed, images.source))
     return Bench(job, scoring.score(job.model, job.groups, job.calibration(), job.metric.loss), options.align)
 
 
-def _dealt(images: Splits, report: frozenset[str], seed: int) -> Splits:
-    """`images` dealt again: the scenes in `report` to the report, of the others a third to selection."""
-    pairs = (*images.calibration.pairs, *images.selection.pairs, *images.report.pairs)
+def dealt(pairs: Sequence[Pair], report: frozenset[str], seed: int, source: str) -> Splits:
+    """`pairs` in their roles: the scenes in `report` to the report; of the others, dealt by the seed, a third to selection."""
     others = sorted({pair.scene for pair in pairs} - report)
     chosen = seeds.stream(seed, "benchmark scenes").permutation(others)[: len(others) // 3].tolist()
     roles: dict[str, Role] = {scene: "selection" if scene in chosen else "calibration" for scene in others}
-    return from_pairs(pairs, seed=seed, source=images.source, assign=roles | dict.fromkeys(report, "report"))
+    return from_pairs(pairs, seed=seed, source=source, assign=roles | dict.fromkeys(report, "report"))
 
 
 def spread(values: list[float]) -> str:

@@ -218,7 +218,7 @@ def _weights(targets: list[list[Tensor]], batches: Sequence[_Batch]) -> list[Ten
     """Per batch: (images,) how much each image counts, see `outlier_weights`; `targets` are (rows, outputs) per call."""
     energies = []
     for part, calls in zip(batches, targets, strict=True):
-        energy = torch.zeros(len(part.inputs), dtype=torch.float64)
+        energy = torch.zeros(len(part.inputs), dtype=torch.float64, device=part.inputs.device)
         for y in calls:
             energy += y.reshape(len(energy), -1, y.shape[1]).double().var(1, correction=0).sum(1)
         energies.append(energy)

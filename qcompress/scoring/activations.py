@@ -28,7 +28,8 @@ class Activations:
 
     similarity  one (m, m) array per group, -1..1: centred cosine of the units' maps, over images, places and consumers; 1 on
                 the diagonal, 0 between a constant map and any other
-    means       (input channels,) per consumer layer: the typical mean of each of its input channels, see `mean_inputs`
+    means       (input channels,) per consumer layer, on the crops' device: the typical mean of each of its input channels, see
+                `mean_inputs`
     """
 
     similarity: tuple[NDArray[np.float64], ...]
@@ -38,11 +39,11 @@ class Activations:
 class _Moments:
     """Streamed sums of one group's maps at one consumer: `channels` is (m, K), the K input channels of each unit."""
 
-    def __init__(self, channels: NDArray[np.intp]) -> None:
-        self.channels = torch.from_numpy(channels)
+    def __init__(self, channels: NDArray[np.intp], device: torch.device) -> None:
+        self.channels = torch.from_numpy(channels).to(device)
         self.rows = 0
-        self.total = torch.zeros(channels.shape, dtype=torch.float64)
-        self.products = torch.zeros(len(channels), len(channels), dtype=torch.float64)
+        self.total = torch.zeros(channels.shape, dtype=torch.float64, device=device)
+        self.products = torch.zeros(len(channels), len(channels), dtype=torch.float64, device=device)
 
     def add(self, rows: Tensor) -> None:
         """Take in `rows` (P, input channels), float64."""
@@ -71,7 +72,7 @@ def measure_activations(
     A group with several consumers has the mean of its covariances there. `progress` is told the share done, 0..1.
     """
     moments = [
-        [(member.layer, _Moments(np.asarray(member.channels, np.intp))) for member in group.side("in")]
+        [(member.layer, _Moments(np.asarray(member.channels, np.intp), crops.inputs.device)) for member in group.side("in")]
         for group in groups.groups
     ]
     by_layer: dict[str, list[_Moments]] = {}
@@ -128,7 +129,7 @@ def _listening(model: nn.Module, layers: Iterable[str], see: Callable[[str, Tens
     def listener(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def hook(module: nn.Module, args: tuple[Tensor, ...]) -> None:
             x = args[0].movedim(channel_axis(module), -1)
-            see(name, x.reshape(len(x), -1, x.shape[-1]).double().cpu())
+            see(name, x.reshape(len(x), -1, x.shape[-1]).double())
 
         return hook
 
@@ -144,8 +145,8 @@ def _cosine(group: Group, covariances: list[tuple[Tensor, Tensor]]) -> NDArray[n
     """(m, m) correlations from the covariances at each consumer; the identity for a group without consumers."""
     if not covariances:
         return np.eye(group.size)
-    covariance = torch.stack([c for c, _ in covariances]).mean(0).numpy()
-    square = torch.stack([s for _, s in covariances]).mean(0).numpy()
+    covariance = torch.stack([c for c, _ in covariances]).mean(0).cpu().numpy()
+    square = torch.stack([s for _, s in covariances]).mean(0).cpu().numpy()
     variance = np.diagonal(covariance)
     varies = variance > _CONSTANT * square
     deviation = np.sqrt(np.where(varies, variance, 1.0))

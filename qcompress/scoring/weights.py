@@ -24,7 +24,7 @@ def magnitudes(model: nn.Module, groups: Groups) -> NDArray[np.float64]:
             if kinds[member.layer] not in _PRODUCERS:
                 continue
             rows = _filters(model.get_submodule(member.layer))
-            means = rows.abs().mean(1)
+            means = rows.abs().mean(1).cpu()  # units are summed one by one, each a wait for another device
             for unit, channels in enumerate(member.channels):
                 sums[unit] += float(means[list(channels)].sum()) * rows.shape[1]
                 counts[unit] += len(channels) * rows.shape[1]
