@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import qcompress.reference
+from qcompress import rank_correlation
 from qcompress._version import __version__
 from qcompress.alignment import BLOCKS
 from qcompress.checkpoints import Checkpoint
@@ -365,7 +366,10 @@ def _refine_facts(choice: Choice, chooser: Metric) -> RefineFacts:
         gain=result.gain,
         metric=name,
         unit=unit,
+        higher_is_better=chooser.higher_is_better,
         history=result.history,
+        measured=result.measured,
+        rank_correlation=rank_correlation.of_losses(result.measured),
     )
 
 

@@ -262,6 +262,10 @@ class RefineFacts(_Facts):
 
     `gain` is the improvement on the selection images in `metric`, which is in `unit`. `gain_db` is the same where that is dB;
     in reports written before there was a `gain` it is the gain in the metric of the report.
+
+    `measured` holds (energy, value, higher is better) of the candidates that were measured on every image, the start first, as
+    far as they were kept (see `qcompress.refine.contract.RefineResult`); `rank_correlation` is Spearman's, of energy and loss.
+    Where `higher_is_better` is False, `history` and `measured` hold the metric negated; None where an older report does not say.
     """
 
     evaluations: Number
@@ -270,7 +274,10 @@ class RefineFacts(_Facts):
     gain: Number = None
     metric: str | None = None
     unit: str = ""
+    higher_is_better: bool | None = None
     history: tuple[tuple[Number, Number], ...] = ()
+    measured: tuple[tuple[Number, Number], ...] = ()
+    rank_correlation: Number = None
 
 
 class SplitFacts(_Facts):

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from qcompress import seeds
 from qcompress.errors import UsageError
-from qcompress.refine.contract import Energy, Evaluate, Measured, Proposing, RefineProgress, RefineResult
+from qcompress.refine.contract import KEPT_PAIRS, Energy, Evaluate, Measured, Proposing, RefineProgress, RefineResult
 from qcompress.refine.racing import Meter, Racing
 from qcompress.refine.screening import Screening
 from qcompress.refine.tensor_train import TensorTrain
@@ -53,7 +53,7 @@ def refine(
         return RefineResult(start, np.nan, np.nan, 0.0, 0.0, 0, 0, (), False)
     if evaluate.images < 1:
         raise UsageError("refinement needs at least 1 image, got 0", "give more images, or 0 evaluations")
-    run = _Run(evaluate, start, evaluations, racing, feasible, progress)
+    run = _Run(evaluate, start, evaluations, racing, feasible, progress, surrogate)
     try:
         measured = run.measure(start.x[None])
         ideas = proposer.begin(start, surrogate, seeds.stream(seed, "refine"))
@@ -85,6 +85,7 @@ class _Run:
         racing: Racing | None,
         feasible: Callable[[Selection], bool] | None,
         progress: Callable[[RefineProgress], None] | None,
+        surrogate: Energy | None,
     ) -> None:
         self.meter = Meter(evaluate, evaluations, racing)
         self.interrupted = False
@@ -94,6 +95,8 @@ class _Run:
         self._value = np.nan
         self._candidates = 0
         self._history: list[tuple[float, float]] = []
+        self._surrogate = surrogate
+        self._pairs: list[tuple[float, float]] = []  # energy and value of candidates measured on every image
 
     def fresh(self, masks: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """The masks that are not known yet, each once; a mask that breaks the contract is a bug of the proposer."""
@@ -113,6 +116,7 @@ class _Run:
         measured, seen = self.meter.measure(chosen)
         self._candidates += len(chosen)
         self._crown(chosen, measured, seen)
+        self._pair(measured)
         if self._progress:
             self._progress(RefineProgress(self.meter.evaluations, self._budget, self._history[0][1], self._value))
         return measured
@@ -124,6 +128,11 @@ class _Run:
             self._best, self._value = chosen[winner], float(values[winner])
             self.meter.leader = seen[winner]
             self._history.append((self.meter.evaluations, self._value))
+
+    def _pair(self, measured: Measured) -> None:
+        if self._surrogate is not None and measured.whole.any() and len(self._pairs) < KEPT_PAIRS:
+            energies = self._surrogate(measured.masks[measured.whole])
+            self._pairs += zip(energies.tolist(), measured.values[measured.whole].tolist(), strict=True)
 
     def result(self) -> RefineResult:
         """What there is to show, whenever it is asked."""
@@ -138,4 +147,5 @@ class _Run:
             accepted=max(0, len(self._history) - 1),
             history=tuple(self._history),
             interrupted=self.interrupted,
+            measured=tuple(self._pairs[:KEPT_PAIRS]),
         )

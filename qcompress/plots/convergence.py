@@ -1,0 +1,76 @@
+"""How the refinement climbed: the best value against the evaluations spent, one line a report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.artist import Artist
+from matplotlib.figure import Figure
+
+from qcompress.markdown import metric_title
+from qcompress.plots.naming import labels
+from qcompress.plots.style import COLOURS, MARKERS, figure, legend, shown, styled
+from qcompress.reports import RefineFacts, Report
+
+__all__ = ["climbed", "convergence", "quantity"]
+
+_PANEL_IN = 3.0
+_DASHES = ("-", "--", ":", "-.")
+
+
+def climbed(report: Report) -> list[tuple[float, float]]:
+    """(evaluations spent, best value so far) as the refinement went, in the metric's own sign; [] where there is nothing to see."""
+    refine = report.refine
+    if refine is None:
+        return []
+    sign = -1.0 if refine.higher_is_better is False else 1.0
+    steps = [(spent, sign * value) for spent, value in refine.history if spent is not None and value is not None]
+    if steps and refine.evaluations is not None and refine.evaluations > steps[-1][0]:
+        steps.append((refine.evaluations, steps[-1][1]))  # nothing better until the end
+    return steps if len(steps) > 1 else []
+
+
+def quantity(report: Report) -> tuple[str, str]:
+    """Title and unit of what the refinement climbed on; an older report has only the metric that it reports."""
+    refine: RefineFacts | None = report.refine
+    if refine is None or refine.metric is None:
+        return metric_title(report.metric.name, report.metric.unit), report.metric.unit
+    return metric_title(refine.metric, refine.unit), refine.unit
+
+
+@styled
+def convergence(reports: Sequence[Report]) -> Figure:
+    """A panel for every quantity that was climbed on. Reports that differ in their seed only have one colour.
+
+    At least one of the reports has something to show (see `climbed`).
+    """
+    runs = [report for report in reports if climbed(report)]
+    kinds = labels(runs, without=("seed",))
+    colour = {kind: number for number, kind in enumerate(dict.fromkeys(kinds))}
+    panels = list(dict.fromkeys(map(quantity, runs)))
+    drawn, axes = figure(_PANEL_IN * len(panels) + 0.2, rows=len(panels))
+    entries: list[tuple[Artist, str]] = []
+    for report, kind in zip(runs, kinds, strict=True):
+        ax = axes[panels.index(quantity(report))]
+        entries.append((_line(ax, report, colour[kind], alone=len(runs) == 1), shown(kind, 60)))
+    for ax, (title, unit) in zip(axes, panels, strict=True):
+        ax.set_ylabel(f"best {shown(title)} so far" + (f", {shown(unit)}" if unit else ""))
+        ax.set_xlabel("evaluations spent, each on all selection images")
+        ax.set_xlim(left=0)
+    if len(colour) > 1:
+        legend(drawn, entries)
+    return drawn
+
+
+def _line(ax: Axes, report: Report, number: int, *, alone: bool) -> Artist:
+    spent, best = zip(*climbed(report), strict=True)
+    refine = report.refine
+    assert refine is not None
+    colour = COLOURS[number % len(COLOURS)]
+    (line,) = ax.step(spent, best, where="post", color=colour, linestyle=_DASHES[number // len(COLOURS) % len(_DASHES)])
+    steps = len(refine.history) if alone else 1
+    marker = MARKERS[number % len(MARKERS)]
+    places = [*range(steps)] if alone else [len(spent) - 1]
+    ax.plot([spent[k] for k in places], [best[k] for k in places], marker, color=colour)
+    return line
