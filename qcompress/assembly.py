@@ -190,6 +190,7 @@ def command(checkpoint: Checkpoint, settings: Settings) -> str:
     if options.arch_args:
         words += ["--arch-args", json.dumps(dict(options.arch_args))]
     words += ["--trust-pickle"] * options.trust_pickle + ["--static"] * (not settings.export.dynamic)
+    words += ["--plots"] * settings.plots
     for pattern in search.ignore:
         words += ["--ignore", pattern]
     return shlex.join(words)
@@ -369,7 +370,9 @@ def _refine_facts(choice: Choice, chooser: Metric) -> RefineFacts:
         higher_is_better=chooser.higher_is_better,
         history=result.history,
         measured=result.measured,
+        steps=result.steps,
         rank_correlation=rank_correlation.of_losses(result.measured),
+        step_correlation=rank_correlation.of_losses(result.steps),
     )
 
 

@@ -263,9 +263,11 @@ class RefineFacts(_Facts):
     `gain` is the improvement on the selection images in `metric`, which is in `unit`. `gain_db` is the same where that is dB;
     in reports written before there was a `gain` it is the gain in the metric of the report.
 
-    `measured` holds (energy, value, higher is better) of the candidates that were measured on every image, the start first, as
-    far as they were kept (see `qcompress.refine.contract.RefineResult`); `rank_correlation` is Spearman's, of energy and loss.
-    Where `higher_is_better` is False, `history` and `measured` hold the metric negated; None where an older report does not say.
+    `measured` holds (energy by the surrogate, value) of the candidates that were measured on every image, the start first;
+    `steps` of every candidate the same less those of the best before it (see `qcompress.refine.contract.RefineResult`). The
+    correlations are Spearman's, of predicted and true loss, over the one and the other (see `qcompress.rank_correlation`): only
+    candidates that seem better are measured on every image, so the first says how the climb went, the second what energies
+    are worth. Where `higher_is_better` is False all values are the metric negated; None where an older report does not say.
     """
 
     evaluations: Number
@@ -277,7 +279,9 @@ class RefineFacts(_Facts):
     higher_is_better: bool | None = None
     history: tuple[tuple[Number, Number], ...] = ()
     measured: tuple[tuple[Number, Number], ...] = ()
+    steps: tuple[tuple[Number, Number], ...] = ()
     rank_correlation: Number = None
+    step_correlation: Number = None
 
 
 class SplitFacts(_Facts):

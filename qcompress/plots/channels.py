@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -30,23 +31,25 @@ def channels(groups: Mapping[str, GroupUnits]) -> Figure:
     widest = max(group.total for group in groups.values())
     items = list(groups.items())
     every = math.ceil(_LABEL_IN * rows / height)
+    entries: list[tuple[Artist, str]] = []
     for place, ax in enumerate(axes):
         part = dict(items[place * rows : (place + 1) * rows])
-        _bars(ax, part, rows, _LONGEST[columns], every, small=columns > 1)
+        entries += _bars(ax, part, rows, _LONGEST[columns], every, small=columns > 1)
         ax.set_xlim(0, 1.01 * max(widest, 1))  # the outline's own width
         ax.xaxis.set_major_locator(MaxNLocator(5 - columns, integer=True))
         ax.set_xlabel("units")
-    dense, kept = axes[0].containers
-    legend(drawn, [(kept, "kept"), (dense, "dense")])
+    legend(drawn, entries)
     return drawn
 
 
-def _bars(ax: Axes, groups: Mapping[str, GroupUnits], rows: int, longest: int, every: int, *, small: bool) -> None:
+def _bars(
+    ax: Axes, groups: Mapping[str, GroupUnits], rows: int, longest: int, every: int, *, small: bool
+) -> list[tuple[Artist, str]]:
     places = range(len(groups))
     totals = [group.total for group in groups.values()]
     kept = [group.total - group.pruned for group in groups.values()]
-    ax.barh(places, totals, height=0.72, fill=False, edgecolor=QUIET, linewidth=0.7)
-    ax.barh(places, kept, height=0.72, color=COLOURS[0])
+    outlines = ax.barh(places, totals, height=0.72, fill=False, edgecolor=QUIET, linewidth=0.7)
+    bars = ax.barh(places, kept, height=0.72, color=COLOURS[0])
     size = 6.5 if small else 8
     named = places[::every]
     names = list(groups)
@@ -58,10 +61,12 @@ def _bars(ax: Axes, groups: Mapping[str, GroupUnits], rows: int, longest: int, e
     ax.grid(visible=False, axis="y")
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
+    return [*((bar, "kept") for bar in bars.patches[:1]), *((outline, "dense") for outline in outlines.patches[:1])]
 
 
 def _removed(kept: int, total: int) -> str:
-    """
+    """As text.
+
     >>> _removed(8, 16), _removed(16, 16), _removed(511, 512)
     ('8 of 16, −50 %', '16 of 16', '511 of 512, −0.2 %')
     """

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from matplotlib.axes import Axes
 from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from qcompress.markdown import metric_title
@@ -20,7 +20,7 @@ _DASHES = ("-", "--", ":", "-.")
 
 
 def climbed(report: Report) -> list[tuple[float, float]]:
-    """(evaluations spent, best value so far) as the refinement went, in the metric's own sign; [] where there is nothing to see."""
+    """(evaluations spent, best value so far) of the refinement, in the metric's own sign; [] where there is nothing to see."""
     refine = report.refine
     if refine is None:
         return []

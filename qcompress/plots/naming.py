@@ -49,7 +49,8 @@ def _objective(report: Report, names: Counter[str]) -> str:
 
 
 def _class_of(objective: str) -> str:
-    """
+    """The name before the arguments.
+
     >>> _class_of("Hybrid(alpha=1.0)"), _class_of("plan")
     ('Hybrid', 'plan')
     """

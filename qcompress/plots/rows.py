@@ -62,7 +62,7 @@ def of_mapping(values: Mapping[str, object]) -> Row:
 
 
 def of_reports(reports: Sequence[Report]) -> list[Row]:
-    """A row for each report that has the metric before and after; objectives, backends and so on that differ tell them apart."""
+    """A row for each report that has the metric before and after; what differs besides share and seed tells them apart."""
     named = labels(reports, without=("file", "removed", "align", "seed"), always="objective")
     rows = []
     for report, label in zip(reports, named, strict=True):

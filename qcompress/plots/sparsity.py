@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 from matplotlib.artist import Artist
@@ -17,11 +17,12 @@ from qcompress.plots.style import COLOURS, MARKERS, QUIET, figure, legend, shown
 __all__ = ["Value", "against_sparsity", "spread"]
 
 Value = Literal["repaired", "cut"]
+Spread: TypeAlias = dict[float, tuple[float, float, float]]
 _PANEL_IN = 2.9
 _DIGITS = 4  # of a share: closer ones are the same point
 
 
-def spread(rows: Iterable[Row], value: Value = "repaired", *, to_dense: bool = False) -> dict[float, tuple[float, float, float]]:
+def spread(rows: Iterable[Row], value: Value = "repaired", *, to_dense: bool = False) -> Spread:
     """(median, least, greatest) over the seeds at each share removed, ascending; `to_dense` of the paired difference.
 
     Values that are not finite are left out.
@@ -76,7 +77,7 @@ def _dense(ax: Axes, rows: Sequence[Row], entries: list[tuple[Artist, str]], *, 
         entries.append((ax.axhline(height, color=QUIET, linestyle="--", linewidth=1.0), "dense"))
 
 
-def _line(ax: Axes, points: dict[float, tuple[float, float, float]], number: int) -> Artist:
+def _line(ax: Axes, points: Spread, number: int) -> Artist:
     shares = [100 * share for share in points]
     medians, least, greatest = zip(*points.values(), strict=True)
     colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]

@@ -21,13 +21,27 @@ from matplotlib.font_manager import findfont, get_font
 
 from qcompress.visible import visible
 
-__all__ = ["COLOURS", "FORMATS", "INK", "MARKERS", "QUIET", "WIDTH_IN", "Format", "figure", "layer_name", "legend", "render", "shown", "styled"]
+__all__ = [
+    "COLOURS",
+    "FORMATS",
+    "INK",
+    "MARKERS",
+    "QUIET",
+    "WIDTH_IN",
+    "Format",
+    "figure",
+    "layer_name",
+    "legend",
+    "render",
+    "shown",
+    "styled",
+]
 
 Format = Literal["svg", "png"]
 FORMATS: tuple[Format, ...] = ("svg", "png")
 WIDTH_IN = 7.5
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7A5195")
-"""Told apart with any common colour vision: those of Okabe and Ito (Color Universal Design, 2008) that show on white, and one."""
+"""Told apart with any common colour vision: those of Okabe and Ito (Color Universal Design, 2008) on white, and one."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 INK, QUIET = "#222222", "#767676"
 _FONT = "DejaVu Sans"  # comes with matplotlib, so that every machine draws the same letters
@@ -62,8 +76,6 @@ _STYLE = {
     "ytick.labelcolor": INK,
     "ytick.labelsize": 8,
 }
-
-_WORD = re.compile(r"[^\W\d]+")
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -137,7 +149,7 @@ def layer_name(text: str, longest: int) -> str:
     for letters in range(8, 0, -1):
         if len(text) <= longest:
             break
-        text = ".".join([*(_WORD.sub(lambda word, most=letters: word[0][:most], part) for part in parents), last])
+        text = ".".join([*(re.sub(rf"([^\W\d]{{{letters}}})[^\W\d]+", r"\1", part) for part in parents), last])
     return shown(text, longest)
 
 

@@ -11,9 +11,7 @@ from numpy.typing import NDArray
 
 from qcompress.selection import Selection
 
-__all__ = ["KEPT_PAIRS", "Energy", "Evaluate", "Measured", "Proposer", "Proposing", "RefineProgress", "RefineResult"]
-
-KEPT_PAIRS = 2000  # of energy and value, in a result: more would not change a rank correlation, but fill the report
+__all__ = ["Energy", "Evaluate", "Measured", "Proposer", "Proposing", "RefineProgress", "RefineResult"]
 
 Energy: TypeAlias = Callable[[NDArray[np.bool_]], NDArray[np.float64]]
 """(K, n) masks -> (K,) energies of the surrogate, in any unit; lower is better."""
@@ -87,8 +85,9 @@ class RefineResult:
     accepted     how many times a candidate became the new best
     history      (evaluations spent, best value so far) at the start and whenever the best changed
     interrupted  whether KeyboardInterrupt ended it
-    measured     (energy by the surrogate, value) of the first candidates that were measured on every image, the start's first;
-                 at most `KEPT_PAIRS`, none without a surrogate
+    measured     (energy by the surrogate, value) of candidates that were measured on every image, the start first
+    steps        (energy, value) of every candidate, also of those seen on some images only, less those of the best before it;
+                 of both the first 2,000, none without a surrogate (see `predictions`)
     """
 
     selection: Selection
@@ -101,3 +100,4 @@ class RefineResult:
     history: tuple[tuple[float, float], ...]
     interrupted: bool
     measured: tuple[tuple[float, float], ...] = ()
+    steps: tuple[tuple[float, float], ...] = ()

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from qcompress import seeds
 from qcompress.errors import UsageError
-from qcompress.refine.contract import KEPT_PAIRS, Energy, Evaluate, Measured, Proposing, RefineProgress, RefineResult
+from qcompress.refine.contract import Energy, Evaluate, Measured, Proposing, RefineProgress, RefineResult
+from qcompress.refine.predictions import Predictions
 from qcompress.refine.racing import Meter, Racing
 from qcompress.refine.screening import Screening
 from qcompress.refine.tensor_train import TensorTrain
@@ -95,8 +96,7 @@ class _Run:
         self._value = np.nan
         self._candidates = 0
         self._history: list[tuple[float, float]] = []
-        self._surrogate = surrogate
-        self._pairs: list[tuple[float, float]] = []  # energy and value of candidates measured on every image
+        self._predictions = Predictions(surrogate)
 
     def fresh(self, masks: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """The masks that are not known yet, each once; a mask that breaks the contract is a bug of the proposer."""
@@ -115,8 +115,8 @@ class _Run:
             return None
         measured, seen = self.meter.measure(chosen)
         self._candidates += len(chosen)
+        self._predictions.book(measured, self._best.x, self._value)
         self._crown(chosen, measured, seen)
-        self._pair(measured)
         if self._progress:
             self._progress(RefineProgress(self.meter.evaluations, self._budget, self._history[0][1], self._value))
         return measured
@@ -128,11 +128,6 @@ class _Run:
             self._best, self._value = chosen[winner], float(values[winner])
             self.meter.leader = seen[winner]
             self._history.append((self.meter.evaluations, self._value))
-
-    def _pair(self, measured: Measured) -> None:
-        if self._surrogate is not None and measured.whole.any() and len(self._pairs) < KEPT_PAIRS:
-            energies = self._surrogate(measured.masks[measured.whole])
-            self._pairs += zip(energies.tolist(), measured.values[measured.whole].tolist(), strict=True)
 
     def result(self) -> RefineResult:
         """What there is to show, whenever it is asked."""
@@ -147,5 +142,6 @@ class _Run:
             accepted=max(0, len(self._history) - 1),
             history=tuple(self._history),
             interrupted=self.interrupted,
-            measured=tuple(self._pairs[:KEPT_PAIRS]),
+            measured=tuple(self._predictions.measured),
+            steps=tuple(self._predictions.steps),
         )
