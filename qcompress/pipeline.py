@@ -197,12 +197,12 @@ def apply(
         PlanError: the plan is corrupt, or of another checkpoint.
 
     """
-    path = Path(plan)
-    known = plans.read(path / "plan.json" if path.is_dir() else path)
-    folder = claim(Path(out) if out else default_folder(Path(checkpoint)))
     asked = settings or Settings()
     if asked.plots:
         require()
+    path = Path(plan)
+    known = plans.read(path / "plan.json" if path.is_dir() else path)
+    folder = claim(Path(out) if out else default_folder(Path(checkpoint)))
     search = replace(asked.search, ignore=known.ignore or asked.search.ignore, floor=max(known.floor, asked.search.floor))
     job = prepare(Path(checkpoint), replace(asked, search=search), observer, size=known.example_shape[-1])
     slim_folder.apply(known, job.checkpoint)  # raises where the plan is of another checkpoint

@@ -16,7 +16,7 @@ from qcompress.reports import GroupUnits
 __all__ = ["channels"]
 
 _ONE_COLUMN, _TWO_COLUMNS = 20, 100  # groups
-_LONGEST = {1: 48, 2: 24, 3: 14}  # characters of a name, by the number of columns
+_LONGEST = {1: 48, 2: 24, 3: 16}  # characters of a name, by the number of columns
 _ROW_IN, _MOST_IN, _FRAME_IN = 0.16, 8.0, 0.9
 _LABEL_IN = 0.13  # labels closer than this would touch
 

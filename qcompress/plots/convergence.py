@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from matplotlib.artist import Artist
@@ -9,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from qcompress.markdown import metric_title
-from qcompress.plots.naming import labels
+from qcompress.plots.naming import labels, removed_share
 from qcompress.plots.style import COLOURS, MARKERS, figure, legend, shown, styled
 from qcompress.reports import RefineFacts, Report
 
@@ -41,26 +42,35 @@ def quantity(report: Report) -> tuple[str, str]:
 
 @styled
 def convergence(reports: Sequence[Report]) -> Figure:
-    """A panel for every quantity that was climbed on. Reports that differ in their seed only have one colour.
+    """A panel for every file, share removed and quantity climbed on. Reports that differ in their seed only have one colour.
 
     At least one of the reports has something to show (see `climbed`).
     """
     runs = [report for report in reports if climbed(report)]
-    kinds = labels(runs, without=("seed",))
+    kinds = labels(runs, without=("file", "removed", "seed"))
     colour = {kind: number for number, kind in enumerate(dict.fromkeys(kinds))}
-    panels = list(dict.fromkeys(map(quantity, runs)))
-    drawn, axes = figure(_PANEL_IN * len(panels) + 0.2, rows=len(panels))
+    panels = list(dict.fromkeys(map(_panel, runs)))
+    columns = min(2, len(panels))
+    drawn, axes = figure(_PANEL_IN * math.ceil(len(panels) / columns) + 0.2, math.ceil(len(panels) / columns), columns)
     entries: list[tuple[Artist, str]] = []
     for report, kind in zip(runs, kinds, strict=True):
-        ax = axes[panels.index(quantity(report))]
+        ax = axes[panels.index(_panel(report))]
         entries.append((_line(ax, report, colour[kind], alone=len(runs) == 1), shown(kind, 60)))
-    for ax, (title, unit) in zip(axes, panels, strict=True):
-        ax.set_ylabel(f"best {shown(title)} so far" + (f", {shown(unit)}" if unit else ""))
-        ax.set_xlabel("evaluations spent, each on all selection images")
+    for ax, (file, removed, title, unit) in zip(axes, panels, strict=False):
+        ax.set_ylabel(f"best {shown(title, 24)} so far" + (f", {shown(unit, 12)}" if unit else ""))
+        ax.set_xlabel("evaluations spent, each on all selection images" if columns == 1 else "evaluations spent")
         ax.set_xlim(left=0)
+        if len(panels) > 1:
+            ax.set_title(f"{shown(file, 30)}, {removed} removed")
+    for ax in axes[len(panels) :]:
+        ax.remove()
     if len(colour) > 1:
         legend(drawn, entries)
     return drawn
+
+
+def _panel(report: Report) -> tuple[str, str, str, str]:
+    return report.checkpoint.file, f"{100 * removed_share(report):.3g} %", *quantity(report)
 
 
 def _line(ax: Axes, report: Report, number: int, *, alone: bool) -> Artist:

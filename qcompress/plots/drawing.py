@@ -16,7 +16,7 @@ from qcompress.plots.capacity import capacity_search, probes
 from qcompress.plots.channels import channels
 from qcompress.plots.convergence import climbed, convergence
 from qcompress.plots.rows import of_reports
-from qcompress.plots.sparsity import against_sparsity
+from qcompress.plots.sparsity import against_sparsity, other_images
 from qcompress.plots.style import Format, render
 from qcompress.plots.surrogate import surrogate, trials
 from qcompress.plots.table import CAPTIONS, FOLDER, forget
@@ -42,7 +42,7 @@ def draw(reports: Sequence[Report]) -> list[Picture]:
         found.append(Picture("convergence", convergence(reports)))
     rows = of_reports(reports)
     if rows:
-        found.append(Picture("sparsity", against_sparsity(rows)))
+        found.append(Picture("sparsity", against_sparsity(rows, to_dense=other_images(rows))))
     return found
 
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from qcompress.plots.rows import Row
 from qcompress.plots.style import COLOURS, MARKERS, QUIET, figure, legend, shown, styled
 
-__all__ = ["Value", "against_sparsity", "spread"]
+__all__ = ["Value", "against_sparsity", "other_images", "spread"]
 
 Value = Literal["repaired", "cut"]
 Spread: TypeAlias = dict[float, tuple[float, float, float]]
@@ -33,6 +33,14 @@ def spread(rows: Iterable[Row], value: Value = "repaired", *, to_dense: bool = F
         if math.isfinite(measured):
             found.setdefault(round(row.sparsity, _DIGITS), []).append(measured)
     return {share: (float(np.median(found[share])), min(found[share]), max(found[share])) for share in sorted(found)}
+
+
+def other_images(rows: Iterable[Row]) -> bool:
+    """Whether runs of one panel were measured on different images, as seeds deal them: their dense networks differ."""
+    dense: dict[tuple[str, int, str, str], set[float]] = {}
+    for row in rows:
+        dense.setdefault(_panel(row), set()).add(row.dense)
+    return any(len(values) > 1 for values in dense.values())
 
 
 @styled

@@ -142,15 +142,23 @@ def shown(text: str, longest: int = 40) -> str:
 def layer_name(text: str, longest: int) -> str:
     """A layer's name as `shown`, but of what is too long the words are cut first: the numbers tell layers apart.
 
+    The last part stays whole where it can.
+
     >>> layer_name("encoder.layers.12.residual_group.blocks.3.attn.proj", 26)
     'en.la.12.re.bl.3.at.proj'
     """
-    *parents, last = text.split(".")
+    parents, dot, last = text.rpartition(".")
     for letters in range(8, 0, -1):
-        if len(text) <= longest:
-            break
-        text = ".".join([*(re.sub(rf"([^\W\d]{{{letters}}})[^\W\d]+", r"\1", part) for part in parents), last])
+        if len(text) > longest:
+            text = _cut(parents, letters) + dot + last
+    for letters in range(8, 0, -1):
+        if len(text) > longest:
+            text = _cut(parents, 1) + dot + _cut(last, letters)
     return shown(text, longest)
+
+
+def _cut(text: str, letters: int) -> str:
+    return re.sub(rf"([^\W\d]{{{letters}}})[^\W\d]+", r"\1", text)
 
 
 @functools.cache
