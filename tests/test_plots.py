@@ -14,6 +14,8 @@ from typing import Any
 import matplotlib
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from matplotlib.collections import PathCollection
 from matplotlib.figure import Figure
 from test_reports import example
@@ -76,7 +78,7 @@ def test_bars_are_the_counts_of_the_report() -> None:
     assert ax.yaxis_inverted()  # model order from top to bottom
 
 
-@pytest.mark.parametrize(("groups", "columns", "named"), [(1, 1, 1), (5, 1, 5), (60, 2, 60), (140, 3, 140), (400, 3, 135)])
+@pytest.mark.parametrize(("groups", "columns", "named"), [(1, 1, 1), (5, 1, 5), (60, 2, 60), (140, 3, 140), (400, 3, 134)])
 def test_any_number_of_groups_is_readable(groups: int, columns: int, named: int) -> None:
     names = {f"encoder.layers.{k}.residual_group.attention.proj": GroupUnits(total=64, pruned=k % 64) for k in range(groups)}
     figure = channels(names)
@@ -238,9 +240,21 @@ def test_hostile_names_stay_names(name: str) -> None:
     assert layer_name(name, 48) in [label.get_text() for label in ax.get_yticklabels()]
 
 
-def test_counts_that_make_no_sense_are_drawn_as_they_are() -> None:
-    counts = {"a": (0, 0), "b": (2, 5), "c": (-1, 0)}
-    render(channels({name: GroupUnits(total=total, pruned=pruned) for name, (total, pruned) in counts.items()}))
+@pytest.mark.parametrize(("total", "pruned"), [(0, 0), (2, 5), (-1, 0), (10**400, 1), (4, -1)])
+def test_counts_that_no_network_has_are_refused(
+    total: int, pruned: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    units = {"total": 48, "pruned": 24, "per_group": {"a\nb": {"total": total, "pruned": pruned}}}
+    (tmp_path / "report.json").write_text(to_json(full(units=units)))
+    assert main(["plots", str(tmp_path)]) == 3
+    assert "the counts of its group a\\nb" in capsys.readouterr().err
+
+
+def test_too_many_groups_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    groups = {str(number): {"total": 4, "pruned": 1} for number in range(2001)}
+    (tmp_path / "report.json").write_text(to_json(full(units={"total": 8004, "pruned": 2001, "per_group": groups})))
+    assert main(["plots", str(tmp_path)]) == 3
+    assert "2001 groups" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("form", ["svg", "png"])
@@ -273,7 +287,8 @@ def test_settings_of_matplotlib_stay_as_they_were() -> None:
 def test_pyplot_is_left_alone() -> None:
     code = (
         "import sys; from qcompress.plots import channels, style; from qcompress.reports import GroupUnits;"
-        "style.render(channels.channels({'a': GroupUnits(total=3, pruned=1)}), 'png'); sys.exit('matplotlib.pyplot' in sys.modules)"
+        "style.render(channels.channels({'a': GroupUnits(total=3, pruned=1)}), 'png');"
+        "sys.exit('matplotlib.pyplot' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=120).returncode == 0
 
@@ -319,6 +334,27 @@ def test_nothing_to_draw_and_no_report_are_one_line(tmp_path: Path, capsys: pyte
     assert main(["plots", str(tmp_path)]) == 3
     assert "nothing to draw" in capsys.readouterr().err
     assert {path.name for path in tmp_path.iterdir()} == {"report.json"}
+
+
+STRANGE = st.one_of(st.floats(), st.integers(), st.sampled_from([10**400, -(10**25), None, True, "text"]))
+
+
+@pytest.mark.slow
+@given(data=st.data())
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_report_of_a_stranger_is_drawn_or_refused(tmp_path: Path, data: st.DataObject) -> None:
+    report = json.loads(to_json(full()))
+    holders: list[Any] = [
+        *report["units"]["per_group"].values(), *report["refine"]["steps"], *report["refine"]["measured"],
+        *report["refine"]["history"], *report["search"]["trace"], report["search"], report["units"], report["metric"],
+    ]  # fmt: skip
+    for holder in data.draw(st.lists(st.sampled_from(holders), min_size=1, max_size=3)):
+        keys = list(range(len(holder))) if isinstance(holder, list) else list(holder)
+        holder[data.draw(st.sampled_from(keys))] = data.draw(STRANGE)
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    path, out = str(tmp_path / "report.json"), str(tmp_path / "plots")
+    assert main(["plots", path, "--out", out]) in (0, 3)
+    assert main(["plots", path, path, "--out", out]) in (0, 3)
 
 
 def test_without_matplotlib_it_says_so_before_any_work(

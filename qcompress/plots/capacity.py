@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
-
 from matplotlib.figure import Figure
 
+from qcompress.plots.numbers import drawable
 from qcompress.plots.style import COLOURS, INK, MARKERS, QUIET, figure, legend, styled
 from qcompress.reports import Report
 
@@ -17,11 +16,7 @@ _UNITS = {"filters": "units", "params": "parameters", "macs": "MACs"}
 def probes(report: Report) -> list[tuple[float, float, float]]:
     """(gamma, capacity, energy) in the order of the search; [] for a search that needs no gamma."""
     steps = ([step.get(key) for key in ("gamma", "capacity", "energy")] for step in report.search.trace)
-    return [(a, b, c) for a, b, c in steps if _finite(a) and _finite(b) and _finite(c)]  # type: ignore[misc]
-
-
-def _finite(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return [(a, b, c) for a, b, c in steps if drawable(a) and drawable(b) and drawable(c)]
 
 
 @styled
@@ -39,11 +34,11 @@ def capacity_search(report: Report) -> Figure:
         for place, (gamma, value) in enumerate(zip(gammas, values, strict=True), start=1):
             ax.annotate(str(place), (gamma, value), (4, 4), textcoords="offset points", fontsize=7, color=QUIET)
         ax.margins(y=0.15)
-    if search.asked is not None:
+    if drawable(search.asked):
         entries.append((above.axhline(search.asked, color=QUIET, linestyle="--", linewidth=1.0), "asked"))
-    if search.energy is not None:
+    if drawable(search.energy):
         entries.append((below.axhline(search.energy, color=INK, linewidth=1.0), "found"))
-    if search.lower_bound is not None:
+    if drawable(search.lower_bound):
         entries.append((below.axhline(search.lower_bound, color=QUIET, linestyle=":", linewidth=1.2), "lower bound"))
     above.set_ylabel(f"freed, {unit}")
     below.set_ylabel("energy")

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from qcompress.markdown import metric_title
 from qcompress.plots.naming import labels, removed_share
+from qcompress.plots.numbers import drawable
 from qcompress.plots.style import COLOURS, MARKERS, figure, legend, shown, styled
 from qcompress.reports import RefineFacts, Report
 
@@ -26,8 +27,8 @@ def climbed(report: Report) -> list[tuple[float, float]]:
     if refine is None:
         return []
     sign = -1.0 if refine.higher_is_better is False else 1.0
-    steps = [(spent, sign * value) for spent, value in refine.history if spent is not None and value is not None]
-    if steps and refine.evaluations is not None and refine.evaluations > steps[-1][0]:
+    steps = [(spent, sign * value) for spent, value in refine.history if drawable(spent) and drawable(value)]
+    if steps and drawable(refine.evaluations) and refine.evaluations > steps[-1][0]:
         steps.append((refine.evaluations, steps[-1][1]))  # nothing better until the end
     return steps if len(steps) > 1 else []
 
@@ -75,12 +76,10 @@ def _panel(report: Report) -> tuple[str, str, str, str]:
 
 def _line(ax: Axes, report: Report, number: int, *, alone: bool) -> Artist:
     spent, best = zip(*climbed(report), strict=True)
-    refine = report.refine
-    assert refine is not None
     colour = COLOURS[number % len(COLOURS)]
     (line,) = ax.step(spent, best, where="post", color=colour, linestyle=_DASHES[number // len(COLOURS) % len(_DASHES)])
-    steps = len(refine.history) if alone else 1
     marker = MARKERS[number % len(MARKERS)]
-    places = [*range(steps)] if alone else [len(spent) - 1]
+    changes = [k for k in range(len(best)) if k == 0 or best[k] != best[k - 1]]
+    places = changes if alone else [len(spent) - 1]
     ax.plot([spent[k] for k in places], [best[k] for k in places], marker, color=colour)
     return line

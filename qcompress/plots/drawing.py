@@ -15,6 +15,7 @@ from qcompress.markdown import to_markdown
 from qcompress.plots.capacity import capacity_search, probes
 from qcompress.plots.channels import channels
 from qcompress.plots.convergence import climbed, convergence
+from qcompress.plots.numbers import check
 from qcompress.plots.rows import of_reports
 from qcompress.plots.sparsity import against_sparsity, other_images
 from qcompress.plots.style import Format, render
@@ -94,6 +95,8 @@ def draw_files(given: Sequence[Path], out: Path | None = None, form: Format = "s
     """
     files = [path / "report.json" if path.is_dir() else path for path in given]
     reports = [report_files.read(path) for path in files]
+    for path, report in zip(files, reports, strict=True):
+        check(report, str(path))
     pictures = draw(reports)
     if not pictures:
         raise InputError(

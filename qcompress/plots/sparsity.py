@@ -11,6 +11,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from qcompress.plots.numbers import drawable
 from qcompress.plots.rows import Row
 from qcompress.plots.style import COLOURS, MARKERS, QUIET, figure, legend, shown, styled
 
@@ -25,12 +26,12 @@ _DIGITS = 4  # of a share: closer ones are the same point
 def spread(rows: Iterable[Row], value: Value = "repaired", *, to_dense: bool = False) -> Spread:
     """(median, least, greatest) over the seeds at each share removed, ascending; `to_dense` of the paired difference.
 
-    Values that are not finite are left out.
+    Values that cannot be drawn are left out.
     """
     found: dict[float, list[float]] = {}
     for row in rows:
         measured = getattr(row, value) - (row.dense if to_dense else 0.0)
-        if math.isfinite(measured):
+        if drawable(measured) and drawable(row.sparsity):
             found.setdefault(round(row.sparsity, _DIGITS), []).append(measured)
     return {share: (float(np.median(found[share])), min(found[share]), max(found[share])) for share in sorted(found)}
 
@@ -79,7 +80,7 @@ def _panel(row: Row) -> tuple[str, int, str, str]:
 
 
 def _dense(ax: Axes, rows: Sequence[Row], entries: list[tuple[Artist, str]], *, to_dense: bool) -> None:
-    finite = [row.dense for row in rows if math.isfinite(row.dense)]
+    finite = [row.dense for row in rows if drawable(row.dense)]
     if finite:
         height = 0.0 if to_dense else float(np.median(finite))
         entries.append((ax.axhline(height, color=QUIET, linestyle="--", linewidth=1.0), "dense"))

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from qcompress.plots.convergence import quantity
+from qcompress.plots.numbers import drawable
 from qcompress.plots.style import COLOURS, QUIET, figure, legend, shown, styled
 from qcompress.reports import Report
 
@@ -32,7 +33,7 @@ def climb(report: Report) -> Points:
 
 
 def _known(pairs: Iterable[tuple[float | None, float | None]]) -> Points:
-    return [(energy, value) for energy, value in pairs if energy is not None and value is not None]
+    return [(energy, value) for energy, value in pairs if drawable(energy) and drawable(value)]
 
 
 @styled
