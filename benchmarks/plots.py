@@ -27,7 +27,7 @@ def read_rows(paths: Iterable[Path]) -> list[Row]:
         try:
             found = json.loads(path.read_bytes())
             rows += [of_mapping(values) for values in (found if isinstance(found, list) else [found])]
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError) as error:
             raise InputError(f"{path}: not a result: {error}") from error
     return rows
 

@@ -401,3 +401,17 @@ def test_prune_with_plots(checkpoint: Path, images: Path, tmp_path: Path) -> Non
 
 def test_rows_are_values() -> None:
     assert of_mapping(CELL) == Row("half-unet", "hybrid", 0.5, 16, 0, 34.0, 27.0, 32.0)
+
+
+def test_result_files_of_a_benchmark_become_a_picture(tmp_path: Path) -> None:
+    (tmp_path / "cells").mkdir()
+    (tmp_path / "cells" / "one.json").write_text(json.dumps(CELL))
+    (tmp_path / "cells" / "more.json").write_text(json.dumps([CELL | {"sparsity": 0.25}, CELL | {"seed": 1}]))
+    script = Path(__file__).parent.parent / "benchmarks" / "plots.py"
+    arguments = [str(tmp_path / "cells"), "--to-dense", "--out", str(tmp_path / "out")]
+    subprocess.run([sys.executable, str(script), *arguments], check=True, capture_output=True, timeout=120)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["sparsity.svg"]
+    (tmp_path / "cells" / "bad.json").write_text("[3]")
+    bad = subprocess.run([sys.executable, str(script), *arguments], check=False, capture_output=True, text=True, timeout=120)
+    assert bad.returncode != 0
+    assert "bad.json: not a result" in bad.stderr

@@ -37,15 +37,17 @@ class Row:
     unit: str = "dB"
 
 
-def of_mapping(values: Mapping[str, object]) -> Row:
+def of_mapping(values: object) -> Row:
     """The row in a mapping with the keys network, objective, sparsity, align, seed, dense, cut, repaired; others are ignored.
 
     `metric` and `unit` may say what was measured; without them it is PSNR in dB.
 
     Raises:
-        InputError: a key is missing, or its value is not of its kind.
+        InputError: no mapping, a key is missing, or its value is not of its kind.
 
     """
+    if not isinstance(values, Mapping):
+        raise InputError(f"{values!r} is no result, expected a mapping")
     unit = str(values.get("unit", "dB"))
     return Row(
         network=str(_of(values, "network")),
