@@ -34,6 +34,7 @@ def apply(
     trust_pickle: options.TrustPickle = False,
     seed: options.Seed = 0,
     device: options.Device = "cpu",
+    plots: options.Plots = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -55,7 +56,8 @@ def apply(
         search=s.SearchOptions(ignore=tuple(ignore or ()), floor=floor),
         export=s.ExportOptions(opset, dynamic),
         limits=s.Limits(max_drop, min_speedup),
+        plots=plots,
     )
     result = run(plan, checkpoint, settings, out=out, observer=render.observer(quiet=quiet))
-    render.show_report(result.report, result.folder, as_json=as_json)
+    render.show_report(result, as_json=as_json)
     raise typer.Exit(result.exit_code)

@@ -36,6 +36,7 @@ __all__ = [
     "Noise",
     "Opset",
     "Out",
+    "Plots",
     "Quiet",
     "Recover",
     "Seed",
@@ -121,6 +122,9 @@ TrustPickle = Annotated[
 ]
 Seed = Annotated[int, typer.Option(help="Seed of the whole run.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result, or the error, as JSON on stdout.")]
+Plots = Annotated[
+    bool, typer.Option("--plots", help="Draw pictures into plots/ and show them in report.md (needs the extra `plots`).")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
 Device = Annotated[str, typer.Option(help="Where torch computes: cpu, cuda, cuda:1 ...")]
 Align = Annotated[

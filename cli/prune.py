@@ -58,6 +58,7 @@ def prune(
     trust_pickle: options.TrustPickle = False,
     seed: options.Seed = 0,
     device: options.Device = "cpu",
+    plots: options.Plots = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -92,7 +93,8 @@ def prune(
         export=s.ExportOptions(opset, dynamic),
         verify=s.VerifyOptions(size=size),
         limits=s.Limits(max_drop, min_speedup),
+        plots=plots,
     )
     result = run(checkpoint, settings, out=out, observer=render.observer(quiet=quiet))
-    render.show_report(result.report, result.folder, as_json=as_json)
+    render.show_report(result, as_json=as_json)
     raise typer.Exit(result.exit_code)

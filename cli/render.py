@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -28,7 +27,7 @@ from qcompress.progress import SILENT, Advance, Observer
 from qcompress.visible import visible, visible_json
 
 if TYPE_CHECKING:
-    from qcompress.reports import Report
+    from qcompress.pipeline import Result
 
 __all__ = ["Terminal", "arguments", "observer", "print_json", "print_line", "print_table", "show_error", "show_report"]
 
@@ -135,11 +134,12 @@ def print_line(text: str) -> None:
     Console(highlight=False).print(_shown(text), soft_wrap=True)
 
 
-def show_report(report: Report, folder: Path, *, as_json: bool) -> None:
+def show_report(result: Result, *, as_json: bool) -> None:
     """The outcome of a run on stdout: the whole report as JSON, or the verdict, a table and where the files are."""
     from qcompress.markdown import headline, summary_rows
     from qcompress.reports import to_json
 
+    report = result.report
     if as_json:
         sys.stdout.write(visible_json(to_json(report)))
         return
@@ -147,4 +147,5 @@ def show_report(report: Report, folder: Path, *, as_json: bool) -> None:
     print_table("", ("", "dense", "slim", "change"), summary_rows(report))
     for note in (*report.notes, *(f"missed: {reason}" for reason in report.reasons)):
         print_line(note)
-    print_line(f"written to {folder}: {', '.join([*report.files, 'report.json', 'report.md'])}")
+    files = [*report.files, "report.json", "report.md", *(f"plots/{path.name}" for path in result.pictures)]
+    print_line(f"written to {result.folder}: {', '.join(files)}")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import qcompress.reference
+from qcompress import rank_correlation
 from qcompress._version import __version__
 from qcompress.alignment import BLOCKS
 from qcompress.checkpoints import Checkpoint
@@ -189,6 +190,7 @@ def command(checkpoint: Checkpoint, settings: Settings) -> str:
     if options.arch_args:
         words += ["--arch-args", json.dumps(dict(options.arch_args))]
     words += ["--trust-pickle"] * options.trust_pickle + ["--static"] * (not settings.export.dynamic)
+    words += ["--plots"] * settings.plots
     for pattern in search.ignore:
         words += ["--ignore", pattern]
     return shlex.join(words)
@@ -365,7 +367,12 @@ def _refine_facts(choice: Choice, chooser: Metric) -> RefineFacts:
         gain=result.gain,
         metric=name,
         unit=unit,
+        higher_is_better=chooser.higher_is_better,
         history=result.history,
+        measured=result.measured,
+        steps=result.steps,
+        rank_correlation=rank_correlation.of_losses(result.measured),
+        step_correlation=rank_correlation.of_losses(result.steps),
     )
 
 

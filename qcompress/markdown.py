@@ -71,8 +71,8 @@ def summary_rows(report: Report) -> list[tuple[str, str, str, str]]:
     return [row for row in rows if row[1:3] != ("-", "-")]
 
 
-def to_markdown(report: Report) -> str:
-    """The text of report.md."""
+def to_markdown(report: Report, pictures: Sequence[tuple[str, str]] = ()) -> str:
+    """The text of report.md, with `pictures`: (path from there, caption) of each, both as Markdown takes them."""
     parts: list[str] = [f"# {escape(report.checkpoint.file)}", *_verdict(report)]
     parts += ["## Before and after", _table(("", "dense", "slim", "change"), summary_rows(report)), *_quality_notes(report)]
     parts += ["## Channels kept", *_bars(report)]
@@ -80,6 +80,8 @@ def to_markdown(report: Report) -> str:
         kept = ((escape(kept.layer), escape(kept.reason)) for kept in report.kept_whole)
         parts += ["## Not pruned", _table(("layer", "why"), kept, numeric=False)]
     parts += ["## How it was found", *_method(report)]
+    if pictures:
+        parts += ["## Pictures", *(f"![]({path})\n\n{caption}" for path, caption in pictures)]
     parts += ["## To reproduce", *_reproduction(report)]
     return "\n\n".join(parts) + "\n"
 
@@ -163,10 +165,27 @@ def _method(report: Report) -> Iterator[str]:
             f"Refinement: {_plain(refine.evaluations, 0)} evaluations, {refine.accepted} improvements, "
             f"{_gained(refine, report.metric)} on the selection images."
         )
+        yield from _predicted(refine)
     roles = (("calibration", data.calibration), ("selection", data.selection), ("report", data.report))
     rows = ((name, str(split.images), f"`{split.sha256[:16]}`") for name, split in roles)
     yield f"Images: {escape(data.source)}."
     yield _table(("role", "images", "hash"), rows)
+
+
+def _predicted(refine: RefineFacts) -> Iterator[str]:
+    """What energies said of the candidates, where there were enough to tell."""
+    if refine.step_correlation is None:
+        return
+    text = (
+        f"Energy against measured loss of {len(refine.steps)} candidates, each less the best before it: rank correlation "
+        f"{_signed(refine.step_correlation, 2)} (1: the energy orders them as the metric does)"
+    )
+    if refine.rank_correlation is not None:
+        text += (
+            f"; of the {len(refine.measured)} that were measured on every image, which are the climb itself: "
+            f"{_signed(refine.rank_correlation, 2)}"
+        )
+    yield f"{text}."
 
 
 def _gained(refine: RefineFacts, metric: MetricFacts) -> str:

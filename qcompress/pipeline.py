@@ -37,6 +37,8 @@ from qcompress.groups import Groups
 from qcompress.metrics import Metric, companions, metric
 from qcompress.output import claim, staging
 from qcompress.plans import Plan
+from qcompress.plots.requirement import require
+from qcompress.plots.table import FOLDER, forget
 from qcompress.progress import SILENT, Observer, Stopwatch
 from qcompress.recover import reestimate_batchnorm
 from qcompress.recover.choice import Recovered, recover_best
@@ -120,11 +122,12 @@ class Choice:
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """What a run leaves: the folder it wrote, the report in it, and the slim network (CPU, eval mode)."""
+    """What a run leaves: the folder it wrote, the report in it, the slim network (CPU, eval mode), pictures where asked for."""
 
     folder: Path
     report: Report
     model: nn.Module
+    pictures: tuple[Path, ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -151,6 +154,8 @@ def prune(
 
     """
     settings = settings or Settings()
+    if settings.plots:
+        require()
     search, known = settings.search, None
     if search.selection is None:
         check_backend(search)
@@ -192,10 +197,12 @@ def apply(
         PlanError: the plan is corrupt, or of another checkpoint.
 
     """
+    asked = settings or Settings()
+    if asked.plots:
+        require()
     path = Path(plan)
     known = plans.read(path / "plan.json" if path.is_dir() else path)
     folder = claim(Path(out) if out else default_folder(Path(checkpoint)))
-    asked = settings or Settings()
     search = replace(asked.search, ignore=known.ignore or asked.search.ignore, floor=max(known.floor, asked.search.floor))
     job = prepare(Path(checkpoint), replace(asked, search=search), observer, size=known.example_shape[-1])
     slim_folder.apply(known, job.checkpoint)  # raises where the plan is of another checkpoint
@@ -358,7 +365,7 @@ def repair(job: Job, choice: Choice) -> tuple[Choice, Recovered]:
 
 
 def finish(job: Job, choice: Choice, recovered: Recovered, plan: Plan, folder: Path) -> Result:
-    """Exports and verifies; the folder's files appear together at the end, or not at all."""
+    """Exports and verifies; the folder's files appear together at the end, or not at all. Pictures come after them."""
     slim = recovered.model.cpu().eval()
     job.model.cpu()
     with staging(folder) as stage, tempfile.TemporaryDirectory() as scratch:
@@ -389,7 +396,18 @@ def finish(job: Job, choice: Choice, recovered: Recovered, plan: Plan, folder: P
             )
         report = assembly.assemble(job, choice, recovered, checked, others, artifact, dense, timed, stage)
         assembly.write(report, stage)
-    return Result(folder, report, slim)
+    return Result(folder, report, slim, _pictures(job, report, folder))
+
+
+def _pictures(job: Job, report: Report, folder: Path) -> tuple[Path, ...]:
+    """Drawn once the run's own files are safe; without them, those of an earlier run there would be of another network."""
+    if not job.settings.plots:
+        forget(folder / FOLDER)
+        return ()
+    from qcompress.plots.drawing import illustrate
+
+    with job.watch.stage("plots"):
+        return tuple(illustrate(report, folder))
 
 
 def _export_both(job: Job, slim: nn.Module, plan: Plan, stage: Path, scratch: Path) -> tuple[Artifact, Artifact]:

@@ -262,6 +262,12 @@ class RefineFacts(_Facts):
 
     `gain` is the improvement on the selection images in `metric`, which is in `unit`. `gain_db` is the same where that is dB;
     in reports written before there was a `gain` it is the gain in the metric of the report.
+
+    `measured` holds (energy by the surrogate, value) of the candidates that were measured on every image, the start first;
+    `steps` of every candidate the same less those of the best before it (see `qcompress.refine.contract.RefineResult`). The
+    correlations are Spearman's, of predicted and true loss, over the one and the other (see `qcompress.rank_correlation`): only
+    candidates that seem better are measured on every image, so the first says how the climb went, the second what energies
+    are worth. Where `higher_is_better` is False all values are the metric negated; None where an older report does not say.
     """
 
     evaluations: Number
@@ -270,7 +276,12 @@ class RefineFacts(_Facts):
     gain: Number = None
     metric: str | None = None
     unit: str = ""
+    higher_is_better: bool | None = None
     history: tuple[tuple[Number, Number], ...] = ()
+    measured: tuple[tuple[Number, Number], ...] = ()
+    steps: tuple[tuple[Number, Number], ...] = ()
+    rank_correlation: Number = None
+    step_correlation: Number = None
 
 
 class SplitFacts(_Facts):

@@ -136,7 +136,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Settings:
-    """One run. `sparsity` is the share of the budget's capacity (filters, params or macs) to remove.
+    """One run. `sparsity` is the share of the budget's capacity (filters, params or macs) to remove; `plots`: with pictures.
 
     The metric "auto" is that of the task: PSNR for restoration, top-1 accuracy for classes, mean IoU for masks.
     """
@@ -154,6 +154,7 @@ class Settings:
     export: ExportOptions = ExportOptions()
     verify: VerifyOptions = VerifyOptions()
     limits: Limits = Limits()
+    plots: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**63:

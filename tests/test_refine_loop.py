@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from qcompress.errors import UsageError
+from qcompress.refine import predictions
 from qcompress.refine.contract import RefineProgress, RefineResult
 from qcompress.refine.loop import refine
 from qcompress.refine.proposers import PROPOSERS
@@ -93,6 +94,35 @@ def test_the_contract(name: str, racing: Racing | None, batch: int) -> None:
     assert result.accepted == len(values) - 1
     assert [state.best for state in seen] == sorted(state.best for state in seen)
     assert seen[-1].evaluations == result.evaluations
+
+
+@pytest.mark.parametrize("racing", [None, Racing()])
+def test_what_was_predicted_is_kept_beside_what_was_measured(racing: Racing | None) -> None:
+    metric, start = Quadratic(), start_of()
+    result = refine(metric, start, evaluations=40, seed=3, surrogate=metric.energy, racing=racing)
+    whole = [pruned for pruned, images in metric.asked if images.stop == 8]
+    selections = [Selection(SPACE, pruned) for pruned in whole]
+    expected = [(float(metric.energy(selection.x[None])[0]), metric.mean(selection)) for selection in selections]
+    np.testing.assert_allclose(result.measured, expected, atol=1e-9)
+    assert result.measured[0][1] == result.start_value
+    assert len(result.steps) == result.candidates - 1  # each against the best before it, the start against nothing
+    gains = [step[1] for step in result.steps]
+    assert sum(gain > 0 for gain in gains) >= result.accepted
+    if racing is None:
+        best, steps = result.measured[0], []
+        for energy, value in result.measured[1:]:
+            steps.append((energy - best[0], value - best[1]))
+            best = (energy, value) if value > best[1] else best
+        np.testing.assert_allclose(result.steps, steps, atol=1e-9)
+
+
+def test_predictions_need_a_surrogate_and_are_not_kept_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    metric = Quadratic()
+    without = refine(metric, start_of(), evaluations=20, seed=0)
+    assert (without.measured, without.steps) == ((), ())
+    monkeypatch.setattr(predictions, "KEPT", 7)
+    few = refine(Quadratic(), start_of(), evaluations=20, seed=0, surrogate=metric.energy, racing=None, batch=3)
+    assert (len(few.measured), len(few.steps)) == (7, 7)
 
 
 @everyone

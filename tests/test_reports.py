@@ -204,6 +204,19 @@ def test_no_minus_zero_and_no_speed_claimed_without_evidence() -> None:
     assert rows["latency"][2] == "no difference in speed shown (0.97 to 1.05)"
 
 
+def test_what_energies_were_worth_is_said_where_it_is_known() -> None:
+    assert "rank correlation" not in to_markdown(example())
+    refine = {"evaluations": 9, "accepted": 1, "steps": [[1.0, -1.0]] * 5, "step_correlation": 0.371}
+    assert "of 5 candidates, each less the best before it: rank correlation +0.37 (1:" in to_markdown(example(refine=refine))
+    both = refine | {"measured": [[1.0, 30.0]] * 4, "rank_correlation": -0.95}
+    assert "of the 4 that were measured on every image, which are the climb itself: -0.95." in to_markdown(example(refine=both))
+
+
+def test_pictures_are_embedded() -> None:
+    text = to_markdown(example(), [("plots/channels.svg", "Units kept.")])
+    assert "## Pictures\n\n![](plots/channels.svg)\n\nUnits kept.\n\n## To reproduce" in text
+
+
 def test_failed_parity_is_in_the_headline() -> None:
     parity = {"max_abs_diff": NAN, "rel": INF, "gate": 1e-5, "passed": False}
     report = example(parity=parity)

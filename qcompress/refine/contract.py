@@ -85,6 +85,9 @@ class RefineResult:
     accepted     how many times a candidate became the new best
     history      (evaluations spent, best value so far) at the start and whenever the best changed
     interrupted  whether KeyboardInterrupt ended it
+    measured     (energy by the surrogate, value) of candidates that were measured on every image, the start first
+    steps        (energy, value) of every candidate, also of those seen on some images only, less those of the best before it;
+                 of both the first 2,000, none without a surrogate (see `predictions`)
     """
 
     selection: Selection
@@ -96,3 +99,5 @@ class RefineResult:
     accepted: int
     history: tuple[tuple[float, float], ...]
     interrupted: bool
+    measured: tuple[tuple[float, float], ...] = ()
+    steps: tuple[tuple[float, float], ...] = ()

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from qcompress import seeds
 from qcompress.errors import UsageError
 from qcompress.refine.contract import Energy, Evaluate, Measured, Proposing, RefineProgress, RefineResult
+from qcompress.refine.predictions import Predictions
 from qcompress.refine.racing import Meter, Racing
 from qcompress.refine.screening import Screening
 from qcompress.refine.tensor_train import TensorTrain
@@ -53,7 +54,7 @@ def refine(
         return RefineResult(start, np.nan, np.nan, 0.0, 0.0, 0, 0, (), False)
     if evaluate.images < 1:
         raise UsageError("refinement needs at least 1 image, got 0", "give more images, or 0 evaluations")
-    run = _Run(evaluate, start, evaluations, racing, feasible, progress)
+    run = _Run(evaluate, start, evaluations, racing, feasible, progress, surrogate)
     try:
         measured = run.measure(start.x[None])
         ideas = proposer.begin(start, surrogate, seeds.stream(seed, "refine"))
@@ -85,6 +86,7 @@ class _Run:
         racing: Racing | None,
         feasible: Callable[[Selection], bool] | None,
         progress: Callable[[RefineProgress], None] | None,
+        surrogate: Energy | None,
     ) -> None:
         self.meter = Meter(evaluate, evaluations, racing)
         self.interrupted = False
@@ -94,6 +96,7 @@ class _Run:
         self._value = np.nan
         self._candidates = 0
         self._history: list[tuple[float, float]] = []
+        self._predictions = Predictions(surrogate)
 
     def fresh(self, masks: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """The masks that are not known yet, each once; a mask that breaks the contract is a bug of the proposer."""
@@ -112,6 +115,7 @@ class _Run:
             return None
         measured, seen = self.meter.measure(chosen)
         self._candidates += len(chosen)
+        self._predictions.book(measured, self._best.x, self._value)
         self._crown(chosen, measured, seen)
         if self._progress:
             self._progress(RefineProgress(self.meter.evaluations, self._budget, self._history[0][1], self._value))
@@ -138,4 +142,6 @@ class _Run:
             accepted=max(0, len(self._history) - 1),
             history=tuple(self._history),
             interrupted=self.interrupted,
+            measured=tuple(self._predictions.measured),
+            steps=tuple(self._predictions.steps),
         )
