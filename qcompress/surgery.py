@@ -7,10 +7,11 @@ channels are coupled: `Groups.cuts` says what to remove, `check` says whether th
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ from qcompress.masks import consumer_masks
 from qcompress.selection import Selection
 from qcompress.tracing_layers import kind_of
 
-__all__ = ["SlicedShell", "check", "outputs_of", "relative_difference", "slim"]
+__all__ = ["SlicedShell", "Weights", "check", "outputs_of", "relative_difference", "slim"]
 
 
 @dataclass(frozen=True)
@@ -289,19 +290,26 @@ def _difference(model: nn.Module, groups: Groups, selection: Selection, slim: nn
         return relative_difference(answer(slim, *inputs), masked)
 
 
+Weights: TypeAlias = Callable[[str, Cut], tuple[Tensor, Tensor | None] | None]
+"""For a convolution or linear layer by its cut, the weight and the bias (or None) that it gets, or None: the sliced ones."""
+
+
 class SlicedShell:
     """One copy of a network that takes any cut in turn, for measuring many candidates.
 
     Layers are cut anew from the dense tensors, and only those whose cut differs from the last one's: nothing is deep-copied.
+    `weights` is asked for each of these that is a convolution or linear; what it gives must be a function of name and cut.
     The network returned is the same object every time; it needs no gradients, must not be trained, and stays as it is until the
     next `cut`. Not to be shared between threads.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, weights: Weights | None = None) -> None:
         self._inner = copy.deepcopy(model).requires_grad_(False)
         self._modules = dict(self._inner.named_modules(remove_duplicate=False))
         self._dense: dict[str, _DenseLayer] = {}
         self._current: dict[str, Cut] = {}
+        self._weights = weights
+        self._labels: dict[int, tuple[str, str, bytes]] = {}
 
     def cut(self, cuts: Mapping[str, Cut]) -> nn.Module:
         """The network under `cuts` alone, whatever was cut before. Raises PlanError like `slim`; then nothing has changed."""
@@ -310,12 +318,51 @@ class SlicedShell:
         for name in changed:
             if name not in self._dense:
                 self._dense[name] = _DenseLayer.of(name, self._modules)
-        fresh = {name: self._dense[name].cut(cuts.get(name, Cut())) for name in changed}
+        fresh = {name: self._cut(name, cuts.get(name, Cut())) for name in changed}
         for name, (tensors, counts) in fresh.items():
             module = self._dense[name].module
             for key, tensor in tensors.items():
-                getattr(module, key).data = tensor
+                self._labels.pop(id(getattr(module, key)), None)  # a bias may go, and its id be another's
+                _exchange(module, key, tensor)
             for key, count in counts.items():
                 setattr(module, key, count)
+            self._label(name, tensors, cuts.get(name, Cut()))
         self._current = dict(cuts)
         return self._inner
+
+    @property
+    def labels(self) -> Mapping[int, tuple[str, str, bytes]]:
+        """By the `id` of each tensor that was ever cut, what tells its values from those that it has under other cuts."""
+        return self._labels
+
+    def _label(self, name: str, tensors: Mapping[str, Tensor | None], cut: Cut) -> None:
+        state = hashlib.blake2b(repr(cut).encode(), digest_size=16).digest()
+        for key in tensors:
+            self._labels[id(getattr(self._dense[name].module, key))] = name, key, state
+
+    def _cut(self, name: str, cut: Cut) -> tuple[dict[str, Tensor | None], dict[str, int]]:
+        """The tensors and counts of a layer under its cut; a bias that it does not get is None."""
+        dense = self._dense[name]
+        sliced, counts = dense.cut(cut)
+        tensors: dict[str, Tensor | None] = dict(sliced)
+        if self._weights is None or not isinstance(dense.module, nn.modules.conv._ConvNd | nn.Linear):
+            return tensors, counts
+        tensors.setdefault("bias", None)
+        given = self._weights(name, cut)
+        if given is not None:
+            weight, bias = given
+            wanted = tuple(sliced["weight"].shape), counts["out_features" if "out_features" in counts else "out_channels"]
+            got = tuple(weight.shape), wanted[1] if bias is None else bias.numel()
+            if got != wanted:
+                raise PlanError(f"layer {name}: the weights that were given for its cut are {got}, expected {wanted}")
+            tensors.update(weight=weight.detach(), bias=None if bias is None else bias.detach())
+        return tensors, counts
+
+
+def _exchange(module: nn.Module, key: str, tensor: Tensor | None) -> None:
+    """Gives `module` the values `tensor` for its parameter or buffer `key`; the same object where it has one."""
+    held = getattr(module, key)
+    if tensor is None or held is None:
+        setattr(module, key, None if tensor is None else nn.Parameter(tensor, requires_grad=False))
+    else:
+        held.data = tensor
