@@ -165,6 +165,7 @@ def command(checkpoint: Checkpoint, settings: Settings) -> str:
         "--mean": (_listed(data.mean), None),
         "--std": (_listed(data.std), None),
         "--refine-evals": (settings.refine.evaluations, default.refine.evaluations),
+        "--refine-minutes": (settings.refine.minutes, default.refine.minutes),
         "--proposer": (settings.refine.proposer, default.refine.proposer),
         "--recover": (settings.recover, default.recover),
         "--align": (search.align, default.search.align),
@@ -365,6 +366,7 @@ def _refine_facts(choice: Choice, chooser: Metric) -> RefineFacts:
         gain=result.gain,
         metric=name,
         unit=unit,
+        ended=result.ended,
         history=result.history,
     )
 
