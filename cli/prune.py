@@ -39,13 +39,24 @@ def prune(
     std: options.Std = None,
     metric: options.MetricName = "auto",
     refine_evals: Annotated[
-        int, typer.Option(help="Evaluations of the true metric that the refinement may spend; 0: none.")
-    ] = 200,
+        int | None,
+        typer.Option(
+            help="Evaluations of the true metric that the refinement may spend; 0: none (default: 200, or with "
+            "--refine-minutes as many as they allow)."
+        ),
+    ] = None,
+    refine_minutes: Annotated[float | None, typer.Option(help="Minutes that the refinement may take.")] = None,
     proposer: Annotated[
         str, typer.Option(help="What proposes the refinement's candidates: tensor-train, hill-climbing or protes.")
     ] = "tensor-train",
     recover: Annotated[options.Recover, typer.Option(help="Repair without training.")] = options.Recover.lstsq,
     out: options.Out = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Go on with the refinement that Ctrl-C, the clock or a crash ended in the output folder."
+        ),
+    ] = False,
     ignore: options.Ignore = None,
     floor: options.Floor = 1,
     max_drop: options.MaxDrop = None,
@@ -89,12 +100,12 @@ def prune(
             floor=floor,
             selection=selection,
         ),
-        refine=s.RefineOptions(refine_evals, proposer),
+        refine=s.RefineOptions(refine_evals, proposer, refine_minutes),
         export=s.ExportOptions(opset, dynamic),
         verify=s.VerifyOptions(size=size),
         limits=s.Limits(max_drop, min_speedup),
         plots=plots,
     )
-    result = run(checkpoint, settings, out=out, observer=render.observer(quiet=quiet))
+    result = run(checkpoint, settings, out=out, observer=render.observer(quiet=quiet), resume=resume)
     render.show_report(result, as_json=as_json)
     raise typer.Exit(result.exit_code)

@@ -21,10 +21,11 @@ if TYPE_CHECKING:
 __all__ = ["find", "key_of_job", "score"]
 
 
-def find(job: Job, target: Budget, alignment: Alignment, folder: Path | None = None) -> Found:
+def find(job: Job, target: Budget, alignment: Alignment, folder: Path | None = None, *, keep: bool = False) -> Found:
     """Scores the units and solves the problem at the budget.
 
     Where the backend fails, or Ctrl-C comes while it runs, the scores are kept in `folder`, and taken up from there next time.
+    With `keep` they are kept in any case, for a refinement that may have to be taken up again.
 
     Raises BackendError, UsageError.
     """
@@ -34,9 +35,9 @@ def find(job: Job, target: Budget, alignment: Alignment, folder: Path | None = N
     if scores is None:
         scores = score(job)
     else:
-        job.watch.say("scores: those of the last run, which the backend did not finish")
+        job.watch.say("scores: those of the last run, which did not finish")
     problem = qubo.formulate(settings.search.objective, scores)
-    with job.watch.stage("capacity search") as advance, _keeping(scores, key, folder):
+    with job.watch.stage("capacity search") as advance, _keeping(scores, key, folder, always=keep):
         found = search(problem, target, alignment, settings.search, settings.seed, job.watch.say)
         result = found.search
         blocks = f", kept in multiples of {alignment.align}" if alignment.align > 1 else ""
@@ -53,7 +54,7 @@ def score(job: Job) -> Scores:
 
 
 @contextmanager
-def _keeping(scores: Scores, key: str, folder: Path | None) -> Iterator[None]:
+def _keeping(scores: Scores, key: str, folder: Path | None, *, always: bool) -> Iterator[None]:
     """Keeps the scores if the block does not end well, and says so in the hint; else forgets those of an earlier run."""
     try:
         yield
@@ -66,7 +67,9 @@ def _keeping(scores: Scores, key: str, folder: Path | None) -> Iterator[None]:
             raise InterruptedRunError("interrupted during the capacity search", kept) from None
         error.hint = f"{error.hint}; {kept}" if error.hint else kept
         raise
-    if folder is not None:
+    if folder is not None and always:
+        kept_scores.keep(scores, key, folder)
+    elif folder is not None:
         kept_scores.forget(folder)
 
 

@@ -15,6 +15,7 @@ __all__ = [
     "OutputError",
     "PlanError",
     "QCompressError",
+    "ResumeError",
     "SurgeryError",
     "ThresholdMissedError",
     "UsageError",
@@ -61,6 +62,10 @@ class DataError(InputError):
 
 class PlanError(InputError):
     """A plan that is corrupt, or that belongs to another checkpoint."""
+
+
+class ResumeError(InputError):
+    """The measurements of an earlier refinement are in the way, damaged, or of another refinement."""
 
 
 class OutputError(QCompressError, OSError):

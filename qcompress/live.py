@@ -50,6 +50,7 @@ def prune(
     data: Images = None,
     out: str | Path | None = None,
     observer: Observer = SILENT,
+    resume: bool = False,
     **keywords: Any,
 ) -> Result: ...
 @overload
@@ -62,6 +63,7 @@ def prune(
     data: Images = None,
     out: str | Path | None = None,
     observer: Observer = SILENT,
+    resume: bool = False,
     **keywords: Any,
 ) -> Result: ...
 def prune(
@@ -71,6 +73,7 @@ def prune(
     data: Images = None,
     out: str | Path | None = None,
     observer: Observer = SILENT,
+    resume: bool = False,
     **keywords: Any,
 ) -> Result:
     """Choose units, remove them, repair, export, verify: of a checkpoint's network, or of a live module.
@@ -87,6 +90,7 @@ def prune(
         out: the folder to write. Default: NAME.slim next to a checkpoint; for a module a new temporary folder, which stays:
             `Result.folder` says where it is, and `Result.model` is the slim network.
         observer: is told of progress.
+        resume: goes on with the refinement that was interrupted or killed in `out`.
         keywords: fields of `Settings` that take the place of those in `settings`: sparsity, budget, metric, seed, recover ...
 
     Raises:
@@ -105,11 +109,11 @@ def prune(
     if data is not None and images is None and not isinstance(data, str | Path):
         raise UsageError(f"data is {type(data).__name__}, expected a path, Splits, or a tuple (inputs, targets)")
     if not isinstance(network, nn.Module):
-        return pipeline.prune(network, settings, images=images, out=out, observer=observer)
+        return pipeline.prune(network, settings, images=images, out=out, observer=observer, resume=resume)
     checkpoint, settings = _at_hand(network, example, settings)
     if out is None:
         out = Path(tempfile.mkdtemp(prefix="qcompress-")) / f"{checkpoint.path.name}.slim"
-    return pipeline.prune(checkpoint, settings, images=images, out=out, observer=observer)
+    return pipeline.prune(checkpoint, settings, images=images, out=out, observer=observer, resume=resume)
 
 
 def _settings(settings: Settings, keywords: dict[str, Any]) -> Settings:

@@ -20,6 +20,7 @@ from qcompress import (
     plans,
     processor,
     qubo,
+    refining,
     seeds,
     slim_folder,
     surgery,
@@ -42,13 +43,11 @@ from qcompress.plots.table import FOLDER, forget
 from qcompress.progress import SILENT, Observer, Stopwatch
 from qcompress.recover import reestimate_batchnorm
 from qcompress.recover.choice import Recovered, recover_best
-from qcompress.refine.contract import RefineProgress, RefineResult
-from qcompress.refine.loop import refine
-from qcompress.refine.objective import SlicedMetric
+from qcompress.refine.contract import RefineResult
 from qcompress.refine.proposers import proposer
 from qcompress.reports import QpuFacts, Report
 from qcompress.search import SearchResult
-from qcompress.searching import Found, check_backend
+from qcompress.searching import Found, check_backend, is_remote
 from qcompress.selection import Selection
 from qcompress.settings import CheckpointOptions, Settings
 from qcompress.solving import as_asked, checked, found_of
@@ -142,12 +141,15 @@ def prune(
     images: Splits | None = None,
     out: str | Path | None = None,
     observer: Observer = SILENT,
+    resume: bool = False,
 ) -> Result:
     """The main job: choose units, remove them, repair, export, verify; writes the slim folder and its report.
 
     `images` take the place of those that the settings name.
 
-    Ctrl-C during the refinement ends it there; the best selection so far is finished and written.
+    Ctrl-C during the refinement ends it there; the best selection so far is finished and written. What was measured stays in
+    the folder, hidden, until a refinement has spent its evaluations: with `resume` the run goes on from there, also after it
+    was killed, to the result of a run that was not, and with more evaluations or minutes if so set.
 
     Raises:
         QCompressError: one of its kinds, see `qcompress.errors`; nothing half-written is left behind.
@@ -159,28 +161,34 @@ def prune(
     search, known = settings.search, None
     if search.selection is None:
         check_backend(search)
+        refining.check_resume(settings, resume=resume, remote=is_remote(search))
     else:
         known = offline.read_selection(search.selection)
         settings = as_asked(settings, known)
     source = checkpoint if isinstance(checkpoint, Checkpoint) else Path(checkpoint)
     folder = claim(Path(out) if out else default_folder(source.path if isinstance(source, Checkpoint) else source))
+    refining.check_folder(folder, resume=resume, say=observer.say)
     job = prepare(source, settings, observer, images=images, check=lambda groups: asked(groups, settings))
     given = None if known is None else found_of(known, job.groups.space, job.checkpoint.sha256)
     if given is not None:
         checked(given, asked(job.groups, settings)[0])
-    choice, recovered = repair(job, choose(job, folder=folder, given=given))
-    plan = Plan.of(
-        slim_folder.source_of(job.checkpoint),
-        job.groups,
-        choice.kept,
-        budget=settings.budget,
-        sparsity=settings.sparsity,
-        objective=qubo.name_of(search.objective),
-        backend=search.backend if known is None else known.backend,
-        seed=settings.seed,
-        ignore=search.ignore,
-    )
-    return finish(job, choice, recovered, plan, folder)
+    with refining.resumable(folder):
+        choice, recovered = repair(job, choose(job, folder=folder, given=given))
+        plan = Plan.of(
+            slim_folder.source_of(job.checkpoint),
+            job.groups,
+            choice.kept,
+            budget=settings.budget,
+            sparsity=settings.sparsity,
+            objective=qubo.name_of(search.objective),
+            backend=search.backend if known is None else known.backend,
+            seed=settings.seed,
+            ignore=search.ignore,
+        )
+        result = finish(job, choice, recovered, plan, folder)
+    if choice.refinement is None or choice.refinement.complete:
+        refining.forget(folder)
+    return result
 
 
 def apply(
@@ -291,44 +299,23 @@ def asked(groups: Groups, settings: Settings) -> tuple[Budget, Alignment]:
     return aligned_budget(settings.search.align, at, groups.widths, processor.block())
 
 
-def _feasible(selection: Selection, target: Budget, alignment: Alignment) -> bool:
-    """Whether a candidate of the refinement still meets the budget, with allowed counts."""
-    counts = selection.space.counts(selection.x)
-    return alignment.allows(counts) and bool(target.capacity(counts) >= target.target)
-
-
 def choose(job: Job, *, folder: Path | None = None, given: Found | None = None) -> Choice:
     """Scores the units, solves the QUBO at the budget, refines the answer on the true metric.
 
-    `given` takes the place of scores and search. Where the backend fails, the scores are kept in `folder`.
+    `given` takes the place of scores and search. In `folder` the scores are kept where the backend fails, and what the
+    refinement measures, so that it can be taken up again; not where a machine elsewhere searched: it would find something else.
     """
     settings = job.settings
     target, alignment = asked(job.groups, settings)
     candidates = proposer(settings.refine.proposer, inside=alignment.align > 1)
-    found = choosing.find(job, target, alignment, folder) if given is None else given
+    keeps = folder if given is not None or not is_remote(settings.search) else None
+    wanted = settings.refine.most != 0
+    found = choosing.find(job, target, alignment, folder, keep=wanted and keeps is not None) if given is None else given
     selected = found.search.selection
     chosen = Choice(selected, selected, selected, alignment.align, found.search, None, found.qpu)
-    if not settings.refine.evaluations or not len(selected):
+    if not wanted or not len(selected):
         return chosen
-    chooser = job.metric.chooser
-
-    with job.watch.stage("refinement", settings.refine.evaluations) as advance:
-
-        def show(state: RefineProgress) -> None:
-            gain = f"{state.best - state.start_value:+.3f}"
-            best = state.best if chooser.higher_is_better else -state.best
-            advance(state.evaluations, f"{best:.3f} {chooser.unit} ({gain} on the selection images)")
-
-        result = refine(
-            SlicedMetric(job.model, job.groups, job.selection(), chooser),
-            selected,
-            evaluations=settings.refine.evaluations,
-            seed=settings.seed,
-            feasible=lambda s: _feasible(s, target, alignment),
-            surrogate=None if found.problem is None else found.problem.energy,
-            proposer=candidates,
-            progress=show,
-        )
+    result = refining.refined(job, found, target, alignment, candidates, keeps)
     if result.interrupted:
         job.watch.say("interrupted: finishing with the best selection so far (Ctrl-C again to give up)")
     return replace(chosen, refined=result.selection, kept=result.selection, refinement=result)

@@ -261,7 +261,8 @@ class RefineFacts(_Facts):
     """What measuring candidates gained; `history` holds (evaluations spent, best so far, higher is better).
 
     `gain` is the improvement on the selection images in `metric`, which is in `unit`. `gain_db` is the same where that is dB;
-    in reports written before there was a `gain` it is the gain in the metric of the report.
+    in reports written before there was a `gain` it is the gain in the metric of the report. `ended` says what ended it: its
+    evaluations, its minutes, that nothing new was found any more, or Ctrl-C.
 
     `measured` holds (energy by the surrogate, value) of the candidates that were measured on every image, the start first;
     `steps` of every candidate the same less those of the best before it (see `qcompress.refine.contract.RefineResult`). The
@@ -277,6 +278,7 @@ class RefineFacts(_Facts):
     metric: str | None = None
     unit: str = ""
     higher_is_better: bool | None = None
+    ended: Literal["evaluations", "minutes", "exhausted", "interrupt"] | None = None
     history: tuple[tuple[Number, Number], ...] = ()
     measured: tuple[tuple[Number, Number], ...] = ()
     steps: tuple[tuple[Number, Number], ...] = ()

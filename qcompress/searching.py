@@ -14,7 +14,7 @@ from qcompress.settings import SearchOptions
 from qcompress.solvers import account_of, opened, ready, rounds_of, solver
 from qcompress.solvers.protocol import Remote
 
-__all__ = ["Found", "check_backend", "search"]
+__all__ = ["Found", "check_backend", "is_remote", "search"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +35,11 @@ def check_backend(options: SearchOptions) -> None:
     Raises UsageError, BackendError.
     """
     ready(options.backend, solver(options.backend, **options.backend_options))
+
+
+def is_remote(options: SearchOptions) -> bool:
+    """Whether the backend of `options` is a machine elsewhere, which would not give the same answer again."""
+    return isinstance(solver(options.backend, **options.backend_options), Remote)
 
 
 def search(

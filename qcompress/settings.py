@@ -24,6 +24,7 @@ __all__ = [
 ]
 
 RecoverLevel = Literal["none", "bias", "lstsq"]
+_EVALUATIONS = 200  # of the refinement, unless something else is set
 
 
 @dataclass(frozen=True)
@@ -90,14 +91,30 @@ class SearchOptions:
 
 @dataclass(frozen=True)
 class RefineOptions:
-    """How long the choice is tuned against the true metric (0 evaluations: not at all), and what proposes the candidates."""
+    """How long the choice is tuned against the true metric, and what proposes the candidates.
 
-    evaluations: int = 200
+    evaluations  at most; 0: not at all; None: 200, or with `minutes` as many as they allow
+    minutes      of the clock at most, whatever machine that is; they decide when to stop, never what is tried
+    batch        candidates that are proposed and measured at a time; another batch is another search
+    """
+
+    evaluations: int | None = None
     proposer: str = "tensor-train"
+    minutes: float | None = None
+    batch: int = 1
 
     def __post_init__(self) -> None:
-        if self.evaluations < 0:
+        if self.evaluations is not None and self.evaluations < 0:
             raise UsageError(f"refine evaluations must be 0 or more, got {self.evaluations}")
+        if self.minutes is not None and not 0 < self.minutes < math.inf:  # nan fails too
+            raise UsageError(f"refine minutes must be above 0, got {self.minutes}", "0 evaluations: no refinement")
+        if self.batch < 1:
+            raise UsageError(f"refine batch must be 1 or more, got {self.batch}")
+
+    @property
+    def most(self) -> int | None:
+        """Evaluations that may be spent; None: as many as the minutes allow."""
+        return _EVALUATIONS if self.evaluations is None and self.minutes is None else self.evaluations
 
 
 @dataclass(frozen=True)

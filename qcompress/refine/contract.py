@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qcompress.selection import Selection
 
-__all__ = ["Energy", "Evaluate", "Measured", "Proposer", "Proposing", "RefineProgress", "RefineResult"]
+__all__ = ["Ended", "Energy", "Evaluate", "Measured", "Proposer", "Proposing", "RefineProgress", "RefineResult"]
 
 Energy: TypeAlias = Callable[[NDArray[np.bool_]], NDArray[np.float64]]
 """(K, n) masks -> (K,) energies of the surrogate, in any unit; lower is better."""
+
+Ended: TypeAlias = Literal["evaluations", "minutes", "exhausted", "interrupt"]
+"""Why a refinement ended: what it might spend is spent, no new candidate was found any more, or KeyboardInterrupt."""
 
 
 class Evaluate(Protocol):
@@ -25,7 +28,10 @@ class Evaluate(Protocol):
         """Number of images that a whole evaluation sees."""
 
     def __call__(self, selections: Sequence[Selection], images: range) -> NDArray[np.float64]:
-        """(K, len(images)) metric in dB of each candidate on each of `images`, higher is better."""
+        """(K, len(images)) metric in dB of each candidate on each of `images`, higher is better.
+
+        A candidate's values depend on itself and on `images`, not on what else is in the call.
+        """
 
 
 @dataclass(frozen=True)
@@ -64,10 +70,15 @@ class Proposing(Protocol):
 
 @dataclass(frozen=True)
 class RefineProgress:
-    """How far a refinement has come; values in dB."""
+    """How far a refinement has come; values in dB.
+
+    of      evaluations that it may spend, None for as many as the clock allows
+    spent   0..1: the share of its evaluations or of its minutes that is spent, whichever is more
+    """
 
     evaluations: float
-    of: int
+    of: int | None
+    spent: float
     start_value: float
     best: float
 
@@ -84,7 +95,7 @@ class RefineResult:
     candidates   number of different candidates measured, wholly or in part, the start included
     accepted     how many times a candidate became the new best
     history      (evaluations spent, best value so far) at the start and whenever the best changed
-    interrupted  whether KeyboardInterrupt ended it
+    ended        why it ended; "evaluations" also where there were none to spend
     measured     (energy by the surrogate, value) of candidates that were measured on every image, the start first
     steps        (energy, value) of every candidate, also of those seen on some images only, less those of the best before it;
                  of both the first 2,000, none without a surrogate (see `predictions`)
@@ -98,6 +109,16 @@ class RefineResult:
     candidates: int
     accepted: int
     history: tuple[tuple[float, float], ...]
-    interrupted: bool
+    ended: Ended
     measured: tuple[tuple[float, float], ...] = ()
     steps: tuple[tuple[float, float], ...] = ()
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether KeyboardInterrupt ended it."""
+        return self.ended == "interrupt"
+
+    @property
+    def complete(self) -> bool:
+        """Whether it has nothing left to do: neither the clock nor an interrupt ended it."""
+        return self.ended in ("evaluations", "exhausted")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -57,12 +58,12 @@ class Racing:
 
 
 class Meter:
-    """Calls the evaluator and counts: never more than `evaluations` times all images."""
+    """Calls the evaluator and counts: never more than `evaluations` times all images, where that is not None."""
 
-    def __init__(self, evaluate: Evaluate, evaluations: int, racing: Racing | None) -> None:
+    def __init__(self, evaluate: Evaluate, evaluations: int | None, racing: Racing | None) -> None:
         self._evaluate = evaluate
         self._images = evaluate.images
-        self._budget = evaluations * self._images
+        self._budget = sys.maxsize if evaluations is None else evaluations * self._images
         self._parts = racing.parts(self._images) if racing else (range(self._images),)
         self._racing = racing
         self._spent = 0

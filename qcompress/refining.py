@@ -1,0 +1,161 @@
+"""The refinement as one step of a run: what it measures, what it depends on, and where its measurements are kept."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qcompress import kept_scores
+from qcompress._version import __version__
+from qcompress.alignment import Alignment
+from qcompress.budgets import Budget
+from qcompress.errors import InterruptedRunError, QCompressError, ResumeError, UsageError
+from qcompress.problem import Problem
+from qcompress.refine import journal
+from qcompress.refine.contract import Evaluate, Proposing, RefineProgress, RefineResult
+from qcompress.refine.loop import refine
+from qcompress.refine.objective import SlicedMetric
+from qcompress.searching import Found
+from qcompress.selection import Selection
+from qcompress.settings import Settings
+
+if TYPE_CHECKING:
+    from qcompress.pipeline import Job
+
+__all__ = ["check_folder", "check_resume", "forget", "refined", "resumable"]
+
+
+def check_resume(settings: Settings, *, resume: bool, remote: bool) -> None:
+    """Raises UsageError where a run could not go on from what one of the same settings measured."""
+    if resume and remote:
+        hint = "formulate and solve, then prune with --selection and --resume"
+        raise UsageError(f"--resume: a search by {settings.search.backend} finds something else each time", hint)
+    if resume and settings.refine.most == 0:
+        raise UsageError("--resume: with 0 evaluations there is no refinement to go on with", "leave --resume out")
+
+
+def check_folder(folder: Path, *, resume: bool, say: Callable[[str], None]) -> None:
+    """Raises ResumeError where `folder` has the measurements of a refinement that did not end, unless they are to be used."""
+    path = folder / journal.FILE
+    if resume and not path.exists():
+        say(f"nothing to go on with in {folder}: the run begins anew")
+    if path.exists() and not resume:
+        raise ResumeError(
+            f"{folder} has the measurements of a refinement that can go on",
+            f"--resume goes on with it; to begin anew, remove {path} or choose another --out",
+        )
+
+
+def forget(folder: Path) -> None:
+    """Removes what was kept to go on from."""
+    journal.forget(folder)
+    kept_scores.forget(folder)
+
+
+@contextmanager
+def resumable(folder: Path) -> Iterator[None]:
+    """Says in the hint of an error, Ctrl-C included, that there are measurements to go on from, where there are."""
+    try:
+        yield
+    except (QCompressError, KeyboardInterrupt) as error:
+        path = folder / journal.FILE
+        if isinstance(error, ResumeError) or not path.exists():
+            raise
+        hint = f"the measurements of the refinement are kept in {path}: --resume goes on from there"
+        if isinstance(error, KeyboardInterrupt):
+            raise InterruptedRunError("interrupted, no result was written", hint) from None
+        error.hint = f"{error.hint}; {hint}" if error.hint else hint
+        raise
+
+
+def refined(
+    job: Job, found: Found, target: Budget, alignment: Alignment, proposer: Proposing, folder: Path | None
+) -> RefineResult:
+    """The refinement of what the search found, as the settings of `job` want it.
+
+    What is measured is kept in `folder`, and what is kept there from before is not measured again.
+
+    Raises ResumeError where that is of another refinement.
+    """
+    chooser = job.metric.chooser
+    evaluate = SlicedMetric(job.model, job.groups, job.selection(), chooser)
+    if folder is None:
+        return _run(job, found, target, alignment, proposer, evaluate, None)
+    with journal.kept(evaluate, folder, _facts(job, found, alignment, proposer)) as kept:
+        if kept.recalled:
+            job.watch.say(f"refinement: goes on from {kept.recalled:,} measurements in {folder / journal.FILE}")
+        result = _run(job, found, target, alignment, proposer, kept, kept)
+    if not result.complete:
+        job.watch.say(f"the refinement can go on later, with --resume: {folder / journal.FILE}")
+    return result
+
+
+def _run(
+    job: Job,
+    found: Found,
+    target: Budget,
+    alignment: Alignment,
+    proposer: Proposing,
+    evaluate: Evaluate,
+    kept: journal.Journal | None,
+) -> RefineResult:
+    options, chooser = job.settings.refine, job.metric.chooser
+    with job.watch.stage("refinement", 1.0) as advance:
+
+        def show(state: RefineProgress) -> None:
+            gain = f"{state.best - state.start_value:+.3f}"
+            best = state.best if chooser.higher_is_better else -state.best
+            of = "" if state.of is None else f"/{state.of}"
+            spent = f"{math.floor(state.evaluations)}{of} evaluations"
+            advance(state.spent, f"{best:.3f} {chooser.unit} ({gain} on the selection images), {spent}")
+
+        return refine(
+            evaluate,
+            found.search.selection,
+            evaluations=options.most,
+            minutes=options.minutes,
+            seed=job.settings.seed,
+            feasible=lambda selection: _feasible(selection, target, alignment),
+            surrogate=None if found.problem is None else found.problem.energy,
+            proposer=proposer,
+            batch=options.batch,
+            progress=show,
+            clock=time.monotonic if kept is None else kept.clock,
+        )
+
+
+def _feasible(selection: Selection, target: Budget, alignment: Alignment) -> bool:
+    """Whether a candidate of the refinement still meets the budget, with allowed counts."""
+    counts = selection.space.counts(selection.x)
+    return alignment.allows(counts) and bool(target.capacity(counts) >= target.target)
+
+
+def _facts(job: Job, found: Found, alignment: Alignment, proposer: Proposing) -> dict[str, str]:
+    """All that the course of a refinement depends on, but for how long it may run: what makes its measurements its own."""
+    settings, crops, space = job.settings, job.selection(), job.groups.space
+    return {
+        "version": " ".join((__version__, *(f"{name} {version(name)}" for name in ("torch", "numpy", "teneva")))),
+        "device": settings.device,
+        "checkpoint": job.checkpoint.sha256,
+        "arguments": kept_scores.key_of(arguments=dict(job.checkpoint.arguments)),
+        "groups": kept_scores.key_of(groups=[space.groups, space.sizes, space.floors]),
+        "selection images": " ".join(kept_scores.digest_of(part.cpu().numpy()) for part in (crops.inputs, crops.targets)),
+        "metric": job.metric.chooser.name,
+        "sparsity": f"{settings.sparsity!r} {settings.budget}",
+        "align": str(alignment.align),
+        "seed": str(settings.seed),
+        "proposer": repr(proposer),
+        "batch": str(settings.refine.batch),
+        "start": journal.name_of(found.search.selection),
+        "surrogate": "none" if found.problem is None else _digest(found.problem),
+    }
+
+
+def _digest(problem: Problem) -> str:
+    cross = () if problem.cross is None else (problem.cross,)
+    return kept_scores.key_of(arrays=[kept_scores.digest_of(part) for part in (problem.linear, *problem.couplings, *cross)])
