@@ -18,6 +18,7 @@ __all__ = [
     "SurgeryError",
     "ThresholdMissedError",
     "UsageError",
+    "WorkerError",
 ]
 
 
@@ -77,6 +78,12 @@ class ThresholdMissedError(QCompressError):
 
 class BackendError(QCompressError, RuntimeError):
     """A solver failed, is not installed, or cannot be reached."""
+
+    exit_code = 5
+
+
+class WorkerError(QCompressError, RuntimeError):
+    """Workers cannot be had, differ from this process, or are lost again and again."""
 
     exit_code = 5
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -32,6 +33,7 @@ from qcompress.checkpoints import Checkpoint
 from qcompress.data.images import CalibrationCrops, SelectionCrops, Splits
 from qcompress.errors import ExportError, UsageError
 from qcompress.exporters import EXPORTERS, Artifact, graph
+from qcompress.factories import is_factory
 from qcompress.framing import Frame, frame, frame_of, load_images, runner
 from qcompress.groups import Groups
 from qcompress.metrics import Metric, companions, metric
@@ -40,9 +42,8 @@ from qcompress.plans import Plan
 from qcompress.progress import SILENT, Observer, Stopwatch
 from qcompress.recover import reestimate_batchnorm
 from qcompress.recover.choice import Recovered, recover_best
-from qcompress.refine.contract import RefineProgress, RefineResult
+from qcompress.refine.contract import Proposing, RefineProgress, RefineResult
 from qcompress.refine.loop import refine
-from qcompress.refine.objective import SlicedMetric
 from qcompress.refine.proposers import proposer
 from qcompress.reports import QpuFacts, Report
 from qcompress.search import SearchResult
@@ -50,8 +51,12 @@ from qcompress.searching import Found, check_backend
 from qcompress.selection import Selection
 from qcompress.settings import CheckpointOptions, Settings
 from qcompress.solving import as_asked, checked, found_of
+from qcompress.workers.bench import Load, images_per_task
+from qcompress.workers.contract import Crew
+from qcompress.workers.hiring import Wanted, hired
+from qcompress.workers.measuring import SpreadMetric
 
-__all__ = ["Choice", "Job", "Result", "apply", "asked", "choose", "finish", "prepare", "prune", "repair"]
+__all__ = ["Choice", "Job", "Result", "apply", "asked", "choose", "finish", "prepare", "prune", "repair", "wanted"]
 
 _CALIBRATION_CROPS, _SELECTION_CROPS, _LABELLED = 48, 16, 256  # unless the settings say otherwise
 _LABELLED_PIXELS = 2**20  # and of images with a class, as many more as make no more pixels
@@ -82,6 +87,13 @@ class Job:
         data, rng = self.settings.data, seeds.stream(self.settings.seed, "selection crops")
         count = data.selection_crops or self._count(_SELECTION_CROPS)
         return self.splits.selection.crops(self._crop, count, rng).to(self.settings.device)
+
+    def crew(self) -> AbstractContextManager[Crew]:
+        """Who computes scores and the metric of candidates."""
+        return hired(wanted(self.settings), self._load, self.watch.say)
+
+    def _load(self) -> Load:
+        return Load(self.model, self.groups, self.calibration(), self.selection(), self.metric)
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
@@ -151,6 +163,7 @@ def prune(
 
     """
     settings = settings or Settings()
+    wanted(settings).check()
     search, known = settings.search, None
     if search.selection is None:
         check_backend(search)
@@ -260,6 +273,14 @@ def _loaded(path: Path, options: CheckpointOptions) -> Checkpoint:
     return loading.load(path, arch=options.arch, arch_args=options.arch_args, trust_pickle=options.trust_pickle)
 
 
+def wanted(settings: Settings) -> Wanted:
+    """The workers that the settings ask for."""
+    options = settings.checkpoint
+    named = (options.arch or "", settings.metric)
+    from_here = options.trust_pickle or any(is_factory(name) for name in named)
+    return Wanted(settings.workers, settings.ray, settings.device, from_here)
+
+
 def _check_device(name: str) -> None:
     try:
         torch.empty(0, device=name)
@@ -298,13 +319,21 @@ def choose(job: Job, *, folder: Path | None = None, given: Found | None = None) 
     settings = job.settings
     target, alignment = asked(job.groups, settings)
     candidates = proposer(settings.refine.proposer, inside=alignment.align > 1)
-    found = choosing.find(job, target, alignment, folder) if given is None else given
-    selected = found.search.selection
-    chosen = Choice(selected, selected, selected, alignment.align, found.search, None, found.qpu)
-    if not settings.refine.evaluations or not len(selected):
-        return chosen
-    chooser = job.metric.chooser
+    with job.crew() as crew:
+        found = choosing.find(job, crew, target, alignment, folder) if given is None else given
+        selected = found.search.selection
+        chosen = Choice(selected, selected, selected, alignment.align, found.search, None, found.qpu)
+        if not settings.refine.evaluations or not len(selected):
+            return chosen
+        result = _refined(job, crew, found, candidates, lambda s: _feasible(s, target, alignment))
+    if result.interrupted:
+        job.watch.say("interrupted: finishing with the best selection so far (Ctrl-C again to give up)")
+    return replace(chosen, refined=result.selection, kept=result.selection, refinement=result)
 
+
+def _refined(job: Job, crew: Crew, found: Found, candidates: Proposing, feasible: Callable[[Selection], bool]) -> RefineResult:
+    """What the refinement makes of the search's selection, its candidates measured by `crew`."""
+    settings, chooser, crops = job.settings, job.metric.chooser, job.selection()
     with job.watch.stage("refinement", settings.refine.evaluations) as advance:
 
         def show(state: RefineProgress) -> None:
@@ -312,19 +341,16 @@ def choose(job: Job, *, folder: Path | None = None, given: Found | None = None) 
             best = state.best if chooser.higher_is_better else -state.best
             advance(state.evaluations, f"{best:.3f} {chooser.unit} ({gain} on the selection images)")
 
-        result = refine(
-            SlicedMetric(job.model, job.groups, job.selection(), chooser),
-            selected,
+        return refine(
+            SpreadMetric(crew, len(crops), images_per_task(crops)),
+            found.search.selection,
             evaluations=settings.refine.evaluations,
             seed=settings.seed,
-            feasible=lambda s: _feasible(s, target, alignment),
+            feasible=feasible,
             surrogate=None if found.problem is None else found.problem.energy,
             proposer=candidates,
             progress=show,
         )
-    if result.interrupted:
-        job.watch.say("interrupted: finishing with the best selection so far (Ctrl-C again to give up)")
-    return replace(chosen, refined=result.selection, kept=result.selection, refinement=result)
 
 
 def repair(job: Job, choice: Choice) -> tuple[Choice, Recovered]:
