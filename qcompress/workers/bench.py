@@ -27,7 +27,7 @@ from qcompress.refine.objective import SlicedMetric
 from qcompress.scoring import batch_gradients, batch_moments
 from qcompress.selection import Selection
 from qcompress.surgery import outputs_of
-from qcompress.workers.contract import Answer, Backward, Done, Facts, Failed, Forward, Measure, Task
+from qcompress.workers.contract import Answer, Backward, Candidate, Done, Facts, Failed, Forward, Task
 
 __all__ = ["Bench", "Load", "Parcel", "images_per_task", "pack", "portable", "respond", "threads", "unpack"]
 
@@ -75,7 +75,7 @@ class Bench:
         """The result of `task`, see there."""
         load = self._load
         match task:
-            case Measure(pruned, images):
+            case Candidate(pruned, images):
                 return self._evaluator()([Selection(load.groups.space, pruned)], images)[0]
             case Forward(images):
                 return batch_moments(load.model, load.groups, load.calibration.inputs[images.start : images.stop])

@@ -15,7 +15,7 @@ __all__ = [
     "Failed",
     "Forward",
     "Lost",
-    "Measure",
+    "Candidate",
     "Ready",
     "Staff",
     "Task",
@@ -24,7 +24,7 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class Measure:
+class Candidate:
     """The metric of one candidate, given by its pruned units, on some of the selection crops: (len(images),) float64."""
 
     pruned: tuple[int, ...]
@@ -45,7 +45,7 @@ class Backward:
     images: range
 
 
-Task: TypeAlias = Measure | Forward | Backward
+Task: TypeAlias = Candidate | Forward | Backward
 
 
 class Crew(Protocol):

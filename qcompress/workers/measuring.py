@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from qcompress.scoring import Moments
 from qcompress.selection import Selection
-from qcompress.workers.contract import Backward, Crew, Forward, Measure, Task
+from qcompress.workers.contract import Backward, Candidate, Crew, Forward, Task
 
 __all__ = ["SpreadMetric", "SpreadPasses"]
 
@@ -29,7 +29,7 @@ class SpreadMetric:
         """(K, len(images)) metric of each candidate on each image, higher is better."""
         starts = range(images.start, images.stop, self._chunk)
         chunks = [range(start, min(start + self._chunk, images.stop)) for start in starts]
-        tasks = [Measure(selection.pruned, chunk) for selection in selections for chunk in chunks]
+        tasks = [Candidate(selection.pruned, chunk) for selection in selections for chunk in chunks]
         values = list(self._crew.run(tasks))
         return np.concatenate(values).reshape(len(selections), len(images))
 
