@@ -110,9 +110,8 @@ def combine(groups: Groups, batches: Iterable[Moments]) -> Activations:
             means[name].append(part)
     covariances = iter([_covariance(*sums) for sums in zip(rows, totals, products, strict=True)])
     similarity = tuple(_cosine(group, [next(covariances) for _ in group.side("in")]) for group in groups.groups)
-    return Activations(
-        similarity, {name: _typical([torch.from_numpy(part) for part in parts]) for name, parts in means.items()}
-    )
+    typical = {name: _typical(torch.from_numpy(np.concatenate(parts))) for name, parts in means.items()}
+    return Activations(similarity, typical)
 
 
 def measure_activations(model: nn.Module, groups: Groups, crops: CalibrationCrops, batch: int = 8) -> Activations:
@@ -131,7 +130,7 @@ def mean_inputs(model: nn.Module, layers: Iterable[str], crops: CalibrationCrops
     with frozen(model), torch.no_grad(), _listening(model, rows, lambda name, x: rows[name].append(x.mean(1))):
         for start in range(0, len(crops), batch):
             answer(model, crops.inputs[start : start + batch])
-    return {name: _typical(parts) for name, parts in rows.items()}
+    return {name: _typical(torch.cat(parts)) for name, parts in rows.items()}
 
 
 def _consumers(groups: Groups) -> list[Member]:
@@ -148,8 +147,8 @@ def _covariance(
     return square - mean @ mean.T, square.diagonal()
 
 
-def _typical(means: list[Tensor]) -> Tensor:
-    return torch.cat(means).quantile(0.5, 0)
+def _typical(means: Tensor) -> Tensor:
+    return means.quantile(0.5, 0)
 
 
 @contextmanager

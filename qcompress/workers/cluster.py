@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import signal
 import sys
 import sysconfig
 from collections.abc import Sequence
@@ -151,6 +152,8 @@ class _Holder:
     def start(self) -> Answer:
         parcel, self._parcel = self._parcel, None
         assert parcel is not None
+        with suppress(ValueError):  # outside of the main thread; then Ctrl-C does not come here either
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
             with threads(1):
                 self._bench = unpack(parcel, self._device)
