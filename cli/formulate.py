@@ -41,6 +41,8 @@ def formulate(
     trust_pickle: options.TrustPickle = False,
     seed: options.Seed = 0,
     device: options.Device = "cpu",
+    workers: options.Workers = None,
+    ray: options.Ray = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -56,6 +58,8 @@ def formulate(
         metric=metric,
         seed=seed,
         device=device,
+        workers=workers,
+        ray=ray,
         checkpoint=s.CheckpointOptions(arch, options.parse_arch_args(arch_args), trust_pickle),
         data=s.DataOptions(data, noise, max_images, mean=means, std=stds),
         search=s.SearchOptions(

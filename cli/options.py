@@ -38,12 +38,14 @@ __all__ = [
     "Out",
     "Plots",
     "Quiet",
+    "Ray",
     "Recover",
     "Seed",
     "Size",
     "SolverName",
     "Std",
     "TrustPickle",
+    "Workers",
     "parse_align",
     "parse_arch_args",
     "parse_backend_options",
@@ -132,6 +134,22 @@ Align = Annotated[
     typer.Option(
         help="Channels are kept in multiples of this: 16, 8, 4, 1, or auto: this processor's block, or a smaller one where "
         "that would take much more than asked."
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="Spread scoring and refinement over N processes; the result is the same for every N from 1. With --ray: over N "
+        "actors.",
+    ),
+]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Spread them over a Ray cluster instead, at HOST:PORT, or auto: the one that runs here (pip install "
+        "'qcompress[ray]').",
     ),
 ]
 Opset = Annotated[int, typer.Option(help="ONNX opset to write.")]

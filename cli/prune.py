@@ -70,6 +70,8 @@ def prune(
     seed: options.Seed = 0,
     device: options.Device = "cpu",
     plots: options.Plots = False,
+    workers: options.Workers = None,
+    ray: options.Ray = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -88,6 +90,8 @@ def prune(
         metric=metric,
         seed=seed,
         device=device,
+        workers=workers,
+        ray=ray,
         recover=recover.value,
         checkpoint=s.CheckpointOptions(arch, options.parse_arch_args(arch_args), trust_pickle),
         data=s.DataOptions(data, noise, max_images, mean=means, std=stds),

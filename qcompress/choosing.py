@@ -14,6 +14,8 @@ from qcompress.budgets import Budget
 from qcompress.errors import BackendError, InterruptedRunError
 from qcompress.scores import Scores
 from qcompress.searching import Found, search
+from qcompress.workers.contract import Crew
+from qcompress.workers.measuring import SpreadPasses
 
 if TYPE_CHECKING:
     from qcompress.pipeline import Job
@@ -21,8 +23,10 @@ if TYPE_CHECKING:
 __all__ = ["find", "key_of_job", "score"]
 
 
-def find(job: Job, target: Budget, alignment: Alignment, folder: Path | None = None, *, keep: bool = False) -> Found:
-    """Scores the units and solves the problem at the budget.
+def find(
+    job: Job, crew: Crew, target: Budget, alignment: Alignment, folder: Path | None = None, *, keep: bool = False
+) -> Found:
+    """Scores the units by `crew` and solves the problem at the budget.
 
     Where the backend fails, or Ctrl-C comes while it runs, the scores are kept in `folder`, and taken up from there next time.
     With `keep` they are kept in any case, for a refinement that may have to be taken up again.
@@ -33,7 +37,7 @@ def find(job: Job, target: Budget, alignment: Alignment, folder: Path | None = N
     key = key_of_job(job)
     scores = None if folder is None else kept_scores.recall(job.groups.space, key, folder)
     if scores is None:
-        scores = score(job)
+        scores = score(job, crew)
     else:
         job.watch.say("scores: those of the last run, which did not finish")
     problem = qubo.formulate(settings.search.objective, scores)
@@ -47,10 +51,11 @@ def find(job: Job, target: Budget, alignment: Alignment, folder: Path | None = N
     return found
 
 
-def score(job: Job) -> Scores:
-    """The scores of the units on the calibration crops of the run."""
+def score(job: Job, crew: Crew) -> Scores:
+    """The scores of the units on the calibration crops of the run, computed by `crew`."""
     with job.watch.stage("scores", 1.0) as advance:
-        return scoring.score(job.model, job.groups, job.calibration(), job.metric.loss, progress=advance)
+        passes = SpreadPasses(crew)
+        return scoring.score(job.model, job.groups, job.calibration(), job.metric.loss, passes=passes, progress=advance)
 
 
 @contextmanager

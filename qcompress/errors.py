@@ -19,6 +19,7 @@ __all__ = [
     "SurgeryError",
     "ThresholdMissedError",
     "UsageError",
+    "WorkerError",
 ]
 
 
@@ -82,6 +83,12 @@ class ThresholdMissedError(QCompressError):
 
 class BackendError(QCompressError, RuntimeError):
     """A solver failed, is not installed, or cannot be reached."""
+
+    exit_code = 5
+
+
+class WorkerError(QCompressError, RuntimeError):
+    """Workers cannot be had, differ from this process, or are lost again and again."""
 
     exit_code = 5
 

@@ -10,7 +10,7 @@ from qcompress._version import __version__
 from qcompress.errors import UsageError
 from qcompress.files import claim_file
 from qcompress.offline import Ask, ProblemFile, Provenance
-from qcompress.pipeline import asked, prepare
+from qcompress.pipeline import asked, prepare, wanted
 from qcompress.progress import SILENT, Observer
 from qcompress.settings import Settings
 
@@ -42,8 +42,10 @@ def formulate(
         raise UsageError(f"--out {path}: is the checkpoint itself", "choose another name, such as problem.bqm")
     claim_file(path)
 
+    wanted(settings).check()
     job = prepare(Path(checkpoint), settings, observer, check=lambda groups: asked(groups, settings))
-    scores = choosing.score(job)
+    with job.crew() as crew:
+        scores = choosing.score(job, crew)
     problem = qubo.formulate(settings.search.objective, scores)
     record = offline.write_problem(
         problem,

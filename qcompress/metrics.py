@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -184,18 +185,18 @@ def _imported(name: str) -> Callable[[Tensor, Tensor], object]:
 
 def _checked(name: str, function: Callable[[Tensor, Tensor], object]) -> Measure:
     """`function`, held to what a metric returns."""
+    return partial(_asked, name, function)
 
-    def measure(output: Tensor, target: Tensor) -> Tensor:
-        try:
-            values = function(output, target)
-        except QCompressError:
-            raise
-        except Exception as error:  # foreign code
-            told = " ".join(str(error).split())[:300]
-            raise UsageError(f"--metric {name}: raised {type(error).__name__}: {told}") from error
-        if not isinstance(values, Tensor) or values.shape != output.shape[:1]:
-            got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
-            raise UsageError(f"--metric {name}: returned {got}, expected a tensor ({len(output)},), one value for each image")
-        return values
 
-    return measure
+def _asked(name: str, function: Callable[[Tensor, Tensor], object], output: Tensor, target: Tensor) -> Tensor:
+    try:
+        values = function(output, target)
+    except QCompressError:
+        raise
+    except Exception as error:  # foreign code
+        told = " ".join(str(error).split())[:300]
+        raise UsageError(f"--metric {name}: raised {type(error).__name__}: {told}") from error
+    if not isinstance(values, Tensor) or values.shape != output.shape[:1]:
+        got = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+        raise UsageError(f"--metric {name}: returned {got}, expected a tensor ({len(output)},), one value for each image")
+    return values

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from qcompress.errors import DataError
 __all__ = ["Measure", "psnr", "psnr_loss", "psnr_y", "psnr_y_loss", "ssim", "ssim_loss"]
 
 Measure = Callable[[Tensor, Tensor], Tensor]
-"""(output, target), both (N, C, H, W), to one value for each image, (N,)."""
+"""(output, target), both (N, C, H, W), to one value for each image, (N,). No closures: a metric is pickled for workers."""
 
 _FLOOR = 1e-10  # mean squared error below which psnr_loss is flat: 100 dB
 _WINDOW, _DEVIATION = 11, 1.5  # of SSIM, in pixels
@@ -57,21 +58,21 @@ def psnr_y(border: int) -> Measure:
 
     The luma is that of BT.601 in its range of 16 to 235, the peak 1; nothing is rounded. Grey images are taken as they are.
     """
+    return partial(_psnr_y, border)
 
-    def measure(output: Tensor, clean: Tensor) -> Tensor:
-        _check(output, clean)
-        return psnr(_luma(_inner(output.clamp(0, 1).double(), border)), _luma(_inner(clean.double(), border)))
 
-    return measure
+def _psnr_y(border: int, output: Tensor, clean: Tensor) -> Tensor:
+    _check(output, clean)
+    return psnr(_luma(_inner(output.clamp(0, 1).double(), border)), _luma(_inner(clean.double(), border)))
 
 
 def psnr_y_loss(border: int) -> Measure:
     """Negative `psnr_y` of each image, differentiable: the output is not clamped."""
+    return partial(_psnr_y_loss, border)
 
-    def loss(output: Tensor, clean: Tensor) -> Tensor:
-        return psnr_loss(_luma(_inner(output, border)), _luma(_inner(clean, border)))
 
-    return loss
+def _psnr_y_loss(border: int, output: Tensor, clean: Tensor) -> Tensor:
+    return psnr_loss(_luma(_inner(output, border)), _luma(_inner(clean, border)))
 
 
 def _inner(images: Tensor, border: int) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -33,6 +34,7 @@ from qcompress.checkpoints import Checkpoint
 from qcompress.data.images import CalibrationCrops, SelectionCrops, Splits
 from qcompress.errors import ExportError, UsageError
 from qcompress.exporters import EXPORTERS, Artifact, graph
+from qcompress.factories import is_factory
 from qcompress.framing import Frame, frame, frame_of, load_images, runner
 from qcompress.groups import Groups
 from qcompress.metrics import Metric, companions, metric
@@ -51,8 +53,11 @@ from qcompress.searching import Found, check_backend, is_remote
 from qcompress.selection import Selection
 from qcompress.settings import CheckpointOptions, Settings
 from qcompress.solving import as_asked, checked, found_of
+from qcompress.workers.bench import Load
+from qcompress.workers.contract import Crew
+from qcompress.workers.hiring import Wanted, hired
 
-__all__ = ["Choice", "Job", "Result", "apply", "asked", "choose", "finish", "prepare", "prune", "repair"]
+__all__ = ["Choice", "Job", "Result", "apply", "asked", "choose", "finish", "prepare", "prune", "repair", "wanted"]
 
 _CALIBRATION_CROPS, _SELECTION_CROPS, _LABELLED = 48, 16, 256  # unless the settings say otherwise
 _LABELLED_PIXELS = 2**20  # and of images with a class, as many more as make no more pixels
@@ -83,6 +88,13 @@ class Job:
         data, rng = self.settings.data, seeds.stream(self.settings.seed, "selection crops")
         count = data.selection_crops or self._count(_SELECTION_CROPS)
         return self.splits.selection.crops(self._crop, count, rng).to(self.settings.device)
+
+    def crew(self) -> AbstractContextManager[Crew]:
+        """Who computes scores and the metric of candidates."""
+        return hired(wanted(self.settings), self._load, self.watch.say)
+
+    def _load(self) -> Load:
+        return Load(self.model, self.groups, self.calibration(), self.selection(), self.metric)
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
@@ -158,6 +170,7 @@ def prune(
     settings = settings or Settings()
     if settings.plots:
         require()
+    wanted(settings).check()
     search, known = settings.search, None
     if search.selection is None:
         check_backend(search)
@@ -275,6 +288,14 @@ def _loaded(path: Path, options: CheckpointOptions) -> Checkpoint:
     return loading.load(path, arch=options.arch, arch_args=options.arch_args, trust_pickle=options.trust_pickle)
 
 
+def wanted(settings: Settings) -> Wanted:
+    """The workers that the settings ask for."""
+    options = settings.checkpoint
+    named = (options.arch or "", settings.metric)
+    from_here = options.trust_pickle or any(is_factory(name) for name in named)
+    return Wanted(settings.workers, settings.ray, settings.device, from_here)
+
+
 def _check_device(name: str) -> None:
     try:
         torch.empty(0, device=name)
@@ -309,13 +330,16 @@ def choose(job: Job, *, folder: Path | None = None, given: Found | None = None) 
     target, alignment = asked(job.groups, settings)
     candidates = proposer(settings.refine.proposer, inside=alignment.align > 1)
     keeps = folder if given is not None or not is_remote(settings.search) else None
-    wanted = settings.refine.most != 0
-    found = choosing.find(job, target, alignment, folder, keep=wanted and keeps is not None) if given is None else given
-    selected = found.search.selection
-    chosen = Choice(selected, selected, selected, alignment.align, found.search, None, found.qpu)
-    if not wanted or not len(selected):
-        return chosen
-    result = refining.refined(job, found, target, alignment, candidates, keeps)
+    refines = settings.refine.most != 0
+    with job.crew() as crew:
+        found = (
+            choosing.find(job, crew, target, alignment, folder, keep=refines and keeps is not None) if given is None else given
+        )
+        selected = found.search.selection
+        chosen = Choice(selected, selected, selected, alignment.align, found.search, None, found.qpu)
+        if not refines or not len(selected):
+            return chosen
+        result = refining.refined(job, crew, found, target, alignment, candidates, keeps)
     if result.interrupted:
         job.watch.say("interrupted: finishing with the best selection so far (Ctrl-C again to give up)")
     return replace(chosen, refined=result.selection, kept=result.selection, refinement=result)

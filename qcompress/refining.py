@@ -19,10 +19,12 @@ from qcompress.problem import Problem
 from qcompress.refine import journal
 from qcompress.refine.contract import Evaluate, Proposing, RefineProgress, RefineResult
 from qcompress.refine.loop import refine
-from qcompress.refine.objective import SlicedMetric
 from qcompress.searching import Found
 from qcompress.selection import Selection
 from qcompress.settings import Settings
+from qcompress.workers.bench import images_per_task
+from qcompress.workers.contract import Crew
+from qcompress.workers.measuring import SpreadMetric
 
 if TYPE_CHECKING:
     from qcompress.pipeline import Job
@@ -74,16 +76,16 @@ def resumable(folder: Path) -> Iterator[None]:
 
 
 def refined(
-    job: Job, found: Found, target: Budget, alignment: Alignment, proposer: Proposing, folder: Path | None
+    job: Job, crew: Crew, found: Found, target: Budget, alignment: Alignment, proposer: Proposing, folder: Path | None
 ) -> RefineResult:
-    """The refinement of what the search found, as the settings of `job` want it.
+    """The refinement of what the search found, as the settings of `job` want it, its candidates measured by `crew`.
 
     What is measured is kept in `folder`, and what is kept there from before is not measured again.
 
     Raises ResumeError where that is of another refinement.
     """
-    chooser = job.metric.chooser
-    evaluate = SlicedMetric(job.model, job.groups, job.selection(), chooser)
+    crops = job.selection()
+    evaluate = SpreadMetric(crew, len(crops), images_per_task(crops))
     if folder is None:
         return _run(job, found, target, alignment, proposer, evaluate, None)
     with journal.kept(evaluate, folder, _facts(job, found, alignment, proposer)) as kept:

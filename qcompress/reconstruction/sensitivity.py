@@ -29,8 +29,8 @@ def measure_sensitivity(
     """(g, outputs / g, outputs / g) float64 per layer of g divisions: mean over crops, sum over places, of J'J.
 
     J is the derivative of all that the network returns in the layer's outputs at one place, before what follows them. An error
-    e there changes the network's output by about e J'J e' in squares: the Gauss-Newton curvature, places taken as independent (as
-    in K-FAC, Martens and Grosse, ICML 2015). It is measured by random projections: one normal vector v of the output's
+    e there changes the network's output by about e J'J e' in squares: the Gauss-Newton curvature, places taken as independent
+    (as in K-FAC, Martens and Grosse, ICML 2015). It is measured by random projections: one normal vector v of the output's
     shape per crop, the gradient of v . output, one forward and one backward pass. Layers on which the output does not
     depend are left out; the network is left as it was.
 

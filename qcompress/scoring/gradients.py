@@ -13,38 +13,32 @@ from qcompress.data.images import CalibrationCrops
 from qcompress.frozen import answer, frozen
 from qcompress.groups import Groups
 from qcompress.masks import consumer_masks
-from qcompress.progress import Advance
 
-__all__ = ["Loss", "mask_gradients"]
+__all__ = ["Loss", "batch_gradients", "mask_gradients"]
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """(output, targets), both (N, ...), to one loss per image (N,); for PSNR: its negative in dB, of the unclamped output."""
 
 
-def mask_gradients(
-    model: nn.Module,
-    groups: Groups,
-    crops: CalibrationCrops,
-    loss: Loss,
-    batch: int = 8,
-    progress: Advance | None = None,
-) -> NDArray[np.float64]:
-    """(N, n): dL/dm of each crop's loss in each unit's mask m, at m = 1, in the unit of `loss`.
+def batch_gradients(model: nn.Module, groups: Groups, inputs: Tensor, targets: Tensor, loss: Loss) -> NDArray[np.float64]:
+    """(B, n): dL/dm of the loss of each image of the batch in each unit's mask m, at m = 1, in the unit of `loss`.
 
-    One backward pass per batch: every image of it has a mask of its own, so that its row of the gradient is its own too.
-    `progress` is told the share done, 0..1. The model is left as it was.
+    One backward pass: every image has a mask of its own, so that its row of the gradient is its own too. The model is left as
+    it was.
     """
-    rows = []
-    with frozen(model):
-        for start in range(0, len(crops), batch):
-            inputs, targets = crops.inputs[start : start + batch], crops.targets[start : start + batch]
-            masks = inputs.new_ones(len(inputs), len(groups.space), requires_grad=True)
-            with torch.enable_grad(), consumer_masks(model, groups, masks):
-                losses = loss(answer(model, inputs), targets)
-            if losses.shape != (len(inputs),):
-                raise ValueError(f"the loss gave shape {tuple(losses.shape)} for {len(inputs)} images, expected one value each")
-            (gradient,) = torch.autograd.grad(losses.sum(), masks)
-            rows.append(gradient.detach().cpu().numpy().astype(np.float64))
-            if progress:
-                progress((start + len(inputs)) / len(crops))
+    masks = inputs.new_ones(len(inputs), len(groups.space), requires_grad=True)
+    with frozen(model), torch.enable_grad(), consumer_masks(model, groups, masks):
+        losses = loss(answer(model, inputs), targets)
+    if losses.shape != (len(inputs),):
+        raise ValueError(f"the loss gave shape {tuple(losses.shape)} for {len(inputs)} images, expected one value each")
+    (gradient,) = torch.autograd.grad(losses.sum(), masks)
+    return gradient.detach().cpu().numpy().astype(np.float64)
+
+
+def mask_gradients(
+    model: nn.Module, groups: Groups, crops: CalibrationCrops, loss: Loss, batch: int = 8
+) -> NDArray[np.float64]:
+    """(N, n): `batch_gradients` of all crops, batch by batch."""
+    parts = [slice(start, start + batch) for start in range(0, len(crops), batch)]
+    rows = [batch_gradients(model, groups, crops.inputs[part], crops.targets[part], loss) for part in parts]
     return np.concatenate(rows)
