@@ -20,9 +20,8 @@ def formulate(
     sparsity: Annotated[float, typer.Option("--sparsity", "-s", help="Share of the budget to remove: 0 to below 1.")] = 0.5,
     budget: Annotated[options.Budget, typer.Option(help="What the share is taken of.")] = options.Budget.filters,
     align: options.Align = "auto",
-    objective: Annotated[
-        str, typer.Option(help="What is minimised: hybrid, l1-qubo, interaction, taylor, fisher, magnitude, random.")
-    ] = "hybrid",
+    objective: options.ObjectiveName = "auto",
+    relinearise: options.Relinearise = None,
     coefficient: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=VALUE", help="A coefficient of the objective (alpha, alpha_fisher, ...); repeatable."),
@@ -64,6 +63,7 @@ def formulate(
         data=s.DataOptions(data, noise, max_images, mean=means, std=stds),
         search=s.SearchOptions(
             named_objective(objective, **options.parse_coefficients(coefficient or ())),
+            relinearise=relinearise,
             align=options.parse_align(align),
             ignore=tuple(ignore or ()),
             floor=floor,

@@ -136,6 +136,18 @@ Align = Annotated[
         "that would take much more than asked."
     ),
 ]
+ObjectiveName = Annotated[
+    str,
+    typer.Option(
+        help="What is minimised: reconstruction (what is lost once the layers behind are refitted), hybrid (Taylor, Fisher and "
+        "similarity), l1-qubo, interaction, taylor, fisher, magnitude, random; or auto: reconstruction where the network is "
+        "repaired by least squares, else hybrid in 6 steps."
+    ),
+]
+Relinearise = Annotated[
+    int | None,
+    typer.Option(min=1, help="Score the units anew in so many steps, each with what is gone already; not for reconstruction."),
+]
 Workers = Annotated[
     int | None,
     typer.Option(

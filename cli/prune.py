@@ -18,9 +18,8 @@ def prune(
     budget: Annotated[options.Budget, typer.Option(help="What the share is taken of.")] = options.Budget.filters,
     backend: options.Backend = "profile",
     align: options.Align = "auto",
-    objective: Annotated[
-        str, typer.Option(help="What is minimised: hybrid, l1-qubo, interaction, taylor, fisher, magnitude, random.")
-    ] = "hybrid",
+    objective: options.ObjectiveName = "auto",
+    relinearise: options.Relinearise = None,
     coefficient: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=VALUE", help="A coefficient of the objective (alpha, alpha_fisher, ...); repeatable."),
@@ -100,6 +99,7 @@ def prune(
             backend,
             options.parse_backend_options(backend_option, solver, max_qpu_seconds),
             align=options.parse_align(align),
+            relinearise=relinearise,
             ignore=tuple(ignore or ()),
             floor=floor,
             selection=selection,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Protocol
 
@@ -62,6 +62,9 @@ class Budget(Protocol):
     def weights(self) -> NDArray[np.float64]:
         """(n,) D_i > 0, first order: the capacity that each unit frees when it goes alone."""
 
+    def part(self, share: float) -> Budget:
+        """The budget of the same kind with `share` (0..1) of the target."""
+
     @property
     def relaxed(self) -> Budget:
         """A budget that every selection meets that meets this one, for bounds.
@@ -99,6 +102,10 @@ class CountBudget:
     def weights(self) -> NDArray[np.float64]:
         """(n,) ones."""
         return np.ones(len(self.space))
+
+    def part(self, share: float) -> Budget:
+        """So many units, rounded."""
+        return replace(self, target=round(share * self.target))
 
     @property
     def relaxed(self) -> Budget:
@@ -168,6 +175,10 @@ class CostBudget:
                 )
         weights: NDArray[np.float64] = np.repeat(first, self.space.sizes)
         return weights
+
+    def part(self, share: float) -> Budget:
+        """So much of the cost, rounded."""
+        return replace(self, target=round(share * self.target))
 
     @property
     def relaxed(self) -> Budget:

@@ -1,4 +1,4 @@
-"""Scores and search as one step of a run: with a backend elsewhere, scores outlive its failure, and its work is booked."""
+"""The problem and its search as one step of a run: with a backend elsewhere, scores outlive its failure, its work is booked."""
 
 from __future__ import annotations
 
@@ -7,41 +7,64 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qcompress import kept_scores, qubo, scoring
+from qcompress import kept_scores, qubo, reconstruction, scoring
 from qcompress._version import __version__
 from qcompress.alignment import Alignment
 from qcompress.budgets import Budget
 from qcompress.errors import BackendError, InterruptedRunError
+from qcompress.problem import Problem, holding
 from qcompress.scores import Scores
+from qcompress.search import to_capacity
 from qcompress.searching import Found, search
+from qcompress.solvers.profile import Profiles
 from qcompress.workers.contract import Crew
 from qcompress.workers.measuring import SpreadPasses
 
 if TYPE_CHECKING:
     from qcompress.pipeline import Job
 
-__all__ = ["find", "key_of_job", "score"]
+__all__ = ["find", "key_of_job", "problem", "score"]
 
 
 def find(
     job: Job, crew: Crew, target: Budget, alignment: Alignment, folder: Path | None = None, *, keep: bool = False
 ) -> Found:
-    """Scores the units by `crew` and solves the problem at the budget.
+    """Makes the problem of the job's objective, its passes computed by `crew`, and solves it at the budget.
 
-    Where the backend fails, or Ctrl-C comes while it runs, the scores are kept in `folder`, and taken up from there next time.
+    Where the backend fails, or Ctrl-C comes while it runs, scores are kept in `folder`, and taken up from there next time.
     With `keep` they are kept in any case, for a refinement that may have to be taken up again.
 
     Raises BackendError, UsageError.
     """
-    settings = job.settings
+    if isinstance(job.settings.search.objective, qubo.Reconstruction):
+        return _searched(job, _reconstruction(job, target, alignment), target, alignment)
     key = key_of_job(job)
     scores = None if folder is None else kept_scores.recall(job.groups.space, key, folder)
     if scores is None:
         scores = score(job, crew)
     else:
         job.watch.say("scores: those of the last run, which did not finish")
-    problem = qubo.formulate(settings.search.objective, scores)
-    with job.watch.stage("capacity search") as advance, _keeping(scores, key, folder, always=keep):
+    with _keeping(scores, key, folder, always=keep):
+        return _searched(job, _from_scores(job, crew, scores, target, alignment), target, alignment)
+
+
+def problem(job: Job, crew: Crew, target: Budget, alignment: Alignment) -> Problem:
+    """The problem of the job's objective, which for some depends on the budget."""
+    if isinstance(job.settings.search.objective, qubo.Reconstruction):
+        return _reconstruction(job, target, alignment)
+    return _from_scores(job, crew, score(job, crew), target, alignment)
+
+
+def score(job: Job, crew: Crew, pruned: tuple[int, ...] = ()) -> Scores:
+    """The scores of the units on the calibration crops of the run, with those `pruned` gone, computed by `crew`."""
+    with job.watch.stage("scores", 1.0) as advance:
+        passes = SpreadPasses(crew, pruned)
+        return scoring.score(job.model, job.groups, job.calibration(), job.metric.loss, passes=passes, progress=advance)
+
+
+def _searched(job: Job, problem: Problem, target: Budget, alignment: Alignment) -> Found:
+    settings = job.settings
+    with job.watch.stage("capacity search") as advance:
         found = search(problem, target, alignment, settings.search, settings.seed, job.watch.say)
         result = found.search
         blocks = f", kept in multiples of {alignment.align}" if alignment.align > 1 else ""
@@ -51,11 +74,35 @@ def find(
     return found
 
 
-def score(job: Job, crew: Crew) -> Scores:
-    """The scores of the units on the calibration crops of the run, computed by `crew`."""
-    with job.watch.stage("scores", 1.0) as advance:
-        passes = SpreadPasses(crew)
-        return scoring.score(job.model, job.groups, job.calibration(), job.metric.loss, passes=passes, progress=advance)
+def _reconstruction(job: Job, target: Budget, alignment: Alignment) -> Problem:
+    objective = job.settings.search.objective
+    assert isinstance(objective, qubo.Reconstruction)
+    with job.watch.stage("reconstruction", 1.0) as advance:
+        known = reconstruction.eliminated(
+            job.model,
+            job.groups,
+            job.calibration(),
+            job.metric,
+            job.static_repair.moments,
+            calibrated=bool(objective.calibrated),
+            progress=lambda done, note="": advance(0.9 * done, note),
+        )
+        found = reconstruction.formulate(known, target, alignment, job.settings.seed)
+        advance(1.0, f"{known.measurements} measurements")
+    return found.problem
+
+
+def _from_scores(job: Job, crew: Crew, scores: Scores, target: Budget, alignment: Alignment) -> Problem:
+    """The problem that the objective makes of the scores; in the last of several steps, of scores taken anew.
+
+    Every step prunes its share of the target, any counts allowed, by the default backend; what went stays gone in the next.
+    """
+    objective, steps = job.settings.search.objective, job.settings.search.relinearise or 1
+    made = qubo.formulate(objective, scores)
+    for step in range(1, steps):
+        gone = to_capacity(made, target.part(step / steps), Profiles(), job.settings.seed).selection
+        made = holding(qubo.formulate(objective, score(job, crew, gone.pruned)), gone.x)
+    return made
 
 
 @contextmanager

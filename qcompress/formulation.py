@@ -11,6 +11,7 @@ from qcompress.errors import UsageError
 from qcompress.files import claim_file
 from qcompress.offline import Ask, ProblemFile, Provenance
 from qcompress.pipeline import asked, prepare, wanted
+from qcompress.problem import Problem
 from qcompress.progress import SILENT, Observer
 from qcompress.settings import Settings
 
@@ -35,7 +36,7 @@ def formulate(
         QCompressError: one of its kinds, see `qcompress.errors`.
 
     """
-    settings, path = settings or Settings(), Path(out)
+    settings, path = (settings or Settings()).resolved(), Path(out)
     if path.suffix == ".json":
         raise UsageError(f"--out {path}: expected a name like problem.bqm", "the JSON of the units is written beside it")
     if path.resolve() == Path(checkpoint).resolve():
@@ -45,8 +46,7 @@ def formulate(
     wanted(settings).check()
     job = prepare(Path(checkpoint), settings, observer, check=lambda groups: asked(groups, settings))
     with job.crew() as crew:
-        scores = choosing.score(job, crew)
-    problem = qubo.formulate(settings.search.objective, scores)
+        problem = choosing.problem(job, crew, *asked(job.groups, settings))
     record = offline.write_problem(
         problem,
         path,
@@ -56,7 +56,7 @@ def formulate(
         layers=offline.layer_records(job.groups),
         ask=Ask(budget=settings.budget, sparsity=settings.sparsity, align=settings.search.align),
         provenance=Provenance(
-            scores=kept_scores.digest(scores),
+            scores=_digest(problem),
             images=job.splits.calibration.sha256,
             objective=qubo.name_of(settings.search.objective),
             coefficients=qubo.coefficients_of(settings.search.objective),
@@ -65,3 +65,9 @@ def formulate(
         ),
     )
     return Formulated(path, record, problem.to_bqm().num_interactions)
+
+
+def _digest(problem: Problem) -> str:
+    """SHA-256 of the problem's numbers."""
+    arrays = (problem.linear, *problem.couplings, *(() if problem.cross is None else (problem.cross,)))
+    return kept_scores.key_of(arrays=[kept_scores.digest_of(array) for array in arrays])

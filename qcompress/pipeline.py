@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -45,6 +45,8 @@ from qcompress.plots.table import FOLDER, forget
 from qcompress.progress import SILENT, Observer, Stopwatch
 from qcompress.recover import reestimate_batchnorm
 from qcompress.recover.choice import Recovered, recover_best
+from qcompress.recover.moments import measure_moments
+from qcompress.recover.static import StaticRepair
 from qcompress.refine.contract import RefineResult
 from qcompress.refine.proposers import proposer
 from qcompress.reports import QpuFacts, Report
@@ -93,8 +95,16 @@ class Job:
         """Who computes scores and the metric of candidates."""
         return hired(wanted(self.settings), self._load, self.watch.say)
 
+    @cached_property
+    def static_repair(self) -> StaticRepair:
+        """How consumers are refitted from the dense network's second moments, which are measured once, on calibration crops."""
+        with self.watch.stage("second moments", 1.0) as advance:
+            moments = measure_moments(self.model, self.groups.consumers, self.calibration(), progress=advance)
+        return StaticRepair(self.model, moments)
+
     def _load(self) -> Load:
-        return Load(self.model, self.groups, self.calibration(), self.selection(), self.metric)
+        repair = self.static_repair if self.settings.recover == "lstsq" else None
+        return Load(self.model, self.groups, self.calibration(), self.selection(), self.metric, repair)
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
@@ -167,7 +177,7 @@ def prune(
         QCompressError: one of its kinds, see `qcompress.errors`; nothing half-written is left behind.
 
     """
-    settings = settings or Settings()
+    settings = (settings or Settings()).resolved()
     if settings.plots:
         require()
     wanted(settings).check()
@@ -366,6 +376,7 @@ def repair(job: Job, choice: Choice) -> tuple[Choice, Recovered]:
                 job.calibration(),
                 job.selection(),
                 job.metric.chooser,
+                job.static_repair if job.settings.recover == "lstsq" else None,
                 lambda done, note="", before=number: advance(before + done, note),
             )
             found.append((selection, recovered))

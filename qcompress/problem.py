@@ -19,7 +19,7 @@ from qcompress.selection import UnitSpace
 if TYPE_CHECKING:
     from dimod import BinaryQuadraticModel
 
-__all__ = ["LARGEST_CROSS", "Problem", "Sign"]
+__all__ = ["LARGEST_CROSS", "Problem", "Sign", "holding"]
 
 LARGEST_CROSS = 8192
 """Units of the largest problem with couplings between groups: they are one array, of 512 MiB then."""
@@ -158,3 +158,16 @@ class Problem:
         return dimod.BinaryQuadraticModel.from_numpy_vectors(
             linear, pairs, 0.0, dimod.BINARY, variable_order=list(self.space.units)
         )
+
+
+def holding(problem: Problem, pruned: NDArray[np.bool_]) -> Problem:
+    """`problem` with so much off the energy of each of the units `pruned` (n,) that no exchange for another one pays.
+
+    They are restored only where a selection has to have fewer of their group.
+    """
+    pulls = [np.abs(c).sum(1) for c in problem.couplings]
+    reach = np.abs(problem.linear) + np.concatenate([np.zeros(0), *pulls])
+    if problem.cross is not None:
+        reach = reach + np.abs(problem.cross).sum(1)
+    bonus = 2 * float(reach.max(initial=0.0))
+    return Problem(problem.space, problem.linear - bonus * pruned, problem.couplings, problem.cross)

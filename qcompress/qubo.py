@@ -19,6 +19,7 @@ from qcompress.scores import Scores
 
 __all__ = [
     "OBJECTIVES",
+    "Auto",
     "Fisher",
     "Hybrid",
     "Interaction",
@@ -27,6 +28,7 @@ __all__ = [
     "Objective",
     "Problem",
     "Random",
+    "Reconstruction",
     "Taylor",
     "coefficients_of",
     "formulate",
@@ -172,8 +174,36 @@ class Random:
         return _separable(scores, seeds.stream(self.seed, "objective random").random(len(scores.space)))
 
 
+@dataclass(frozen=True)
+class Reconstruction:
+    """What is lost once the layers behind the pruned units are refitted: the default where the network is repaired.
+
+    No function of the scores: it needs the network and a budget (`qcompress.reconstruction.formulate`). With `calibrated` 1 the
+    loss of every group is corrected by measurements, with 0 it is the least-squares loss.
+    """
+
+    calibrated: float = 1.0
+
+    def problem(self, scores: Scores) -> Problem:
+        """Raises UsageError."""
+        raise UsageError(
+            "objective reconstruction is made from a network and a budget, not from scores", "use choosing.problem"
+        )
+
+
+@dataclass(frozen=True)
+class Auto:
+    """Where a run repairs by least squares `Reconstruction`, else `Hybrid` with scores taken anew: see `Settings.resolved`."""
+
+    def problem(self, scores: Scores) -> Problem:
+        """Raises UsageError: it stands for another."""
+        raise UsageError("objective auto stands for another one, which depends on the repair", "use Settings.resolved()")
+
+
 OBJECTIVES: Mapping[str, Callable[..., Objective]] = MappingProxyType(
     {
+        "auto": Auto,
+        "reconstruction": Reconstruction,
         "hybrid": Hybrid,
         "l1-qubo": L1Qubo,
         "taylor": Taylor,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from qcompress.errors import UsageError
-from qcompress.qubo import Hybrid, Objective
+from qcompress.qubo import Auto, Hybrid, Objective, Reconstruction
 
 __all__ = [
     "CheckpointOptions",
@@ -24,6 +24,9 @@ __all__ = [
 ]
 
 RecoverLevel = Literal["none", "bias", "lstsq"]
+
+AS_CUT_STEPS = 6
+"""Scores are taken anew so often for a network that is not repaired."""
 _EVALUATIONS = 200  # of the refinement, unless something else is set
 
 
@@ -68,10 +71,12 @@ class SearchOptions:
     """How the units are chosen: what is minimised, by which solver, which layers are out of bounds.
 
     `selection` is a file that `solve` wrote: it takes the place of the search, and its budget, sparsity and align count.
+    `relinearise` is the number of steps that scores are taken anew in (None: 6 where `objective` is `Auto` and stands for the
+    hybrid, else 1); an objective that is not made from scores takes 1.
     Kept counts are multiples of `align`; None is this processor's block, see `alignment.aligned_budget`.
     """
 
-    objective: Objective = field(default_factory=Hybrid)
+    objective: Objective = field(default_factory=Auto)
     backend: str = "profile"
     backend_options: Mapping[str, float | str | bool] = field(default_factory=dict)
     reads: int = 32
@@ -79,6 +84,7 @@ class SearchOptions:
     ignore: tuple[str, ...] = ()
     floor: int = 1
     selection: Path | None = None
+    relinearise: int | None = None
 
     def __post_init__(self) -> None:
         if self.floor < 1:
@@ -87,6 +93,12 @@ class SearchOptions:
             raise UsageError(f"align must be at least 1, got {self.align}", "1 allows every number of channels")
         if self.reads < 1:
             raise UsageError(f"reads must be at least 1, got {self.reads}")
+        if self.relinearise is not None and self.relinearise < 1:
+            raise UsageError(f"relinearise must be at least 1, got {self.relinearise}", "1 scores the dense network only")
+        if isinstance(self.objective, Reconstruction) and self.relinearise not in (None, 1):
+            raise UsageError(
+                f"relinearise {self.relinearise}: objective reconstruction is not made from scores", "leave it out"
+            )
 
 
 @dataclass(frozen=True)
@@ -187,3 +199,13 @@ class Settings:
             raise UsageError(f"sparsity must be at least 0 and below 1, got {self.sparsity}", "0.5 removes half of the filters")
         if self.recover not in ("none", "bias", "lstsq"):
             raise UsageError(f"unknown recovery {self.recover!r}", "one of none, bias, lstsq")
+
+    def resolved(self) -> Settings:
+        """The same with the objective and the steps that `Auto` and None stand for."""
+        search = self.search
+        if isinstance(search.objective, Auto):
+            repaired = self.recover == "lstsq"
+            chosen: Objective = Reconstruction() if repaired else Hybrid()
+            steps = search.relinearise or (1 if repaired else AS_CUT_STEPS)
+            search = replace(search, objective=chosen, relinearise=steps)
+        return replace(self, search=replace(search, relinearise=search.relinearise or 1))

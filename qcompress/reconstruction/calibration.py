@@ -23,9 +23,9 @@ from qcompress.surgery import SlicedShell, Weights
 
 __all__ = ["calibrate"]
 
-_SHARES = (0.15, 0.3, 0.45, 0.6, 0.75, 0.9)
-_MEASUREMENTS = 360  # of all groups together, about: with more groups fewer shares of each are measured
-_CROPS = 16
+_SHARES = (0.25, 0.5, 0.75, 0.95)
+_MEASUREMENTS = 256  # of all groups together, about: with more groups fewer shares of each are measured
+_CROPS = 8
 _TRUST = 8.0  # measured and predicted losses are believed within this factor of each other
 
 
@@ -39,7 +39,7 @@ def calibrate(
     losses: Sequence[NDArray[np.float64]],
     progress: Advance | None = None,
 ) -> tuple[list[NDArray[np.float64]], int]:
-    """The losses (most + 1,) of every group, corrected, and the number of measurements: candidates on up to 16 crops.
+    """The losses (most + 1,) of every group, corrected, and the number of measurements: candidates on up to 8 crops.
 
     Corrected is the geometric mean of what was predicted and what was measured between it (interpolated, made monotone, and
     brought to the same total): on five networks better than either alone, since the one is smooth and the other true.

@@ -9,7 +9,7 @@ too hopeful, so each flip is charged a price, as small as keeps its solution at 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,7 +28,7 @@ from qcompress.reconstruction.elimination import eliminate
 from qcompress.reconstruction.expansion import Reconstruction
 from qcompress.reconstruction.parts import Part, parts_of
 from qcompress.reconstruction.sensitivity import measure_sensitivity
-from qcompress.recover.moments import Moments
+from qcompress.recover.moments import SecondMoments
 from qcompress.recover.static import StaticRepair
 from qcompress.search import allocate, to_capacity
 from qcompress.search_profiles import Profile
@@ -46,7 +46,7 @@ class Eliminated:
     """Everything about the groups that does not depend on the budget: their profiles, and the parts they were made from.
 
     predicted  per group (most + 1,) the least-squares losses; `profiles` have them corrected
-    measurements  candidates measured for that, each on up to 16 calibration crops
+    measurements  candidates measured for that, each on up to 8 calibration crops
     """
 
     groups: Groups
@@ -70,7 +70,7 @@ def eliminated(
     groups: Groups,
     crops: CalibrationCrops,
     metric: Metric,
-    moments: dict[str, Moments],
+    moments: Mapping[str, SecondMoments],
     *,
     calibrated: bool = True,
     progress: Advance | None = None,

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from qcompress.groups import Group, Groups, Member
-from qcompress.recover.moments import Moments
+from qcompress.recover.moments import SecondMoments
 
 __all__ = ["RIDGE", "Part", "parts_of"]
 
@@ -38,7 +38,7 @@ class Part:
     columns: Mapping[int, Tensor]
 
 
-def parts_of(groups: Groups, moments: Mapping[str, Moments], sensitivity: Mapping[str, Tensor]) -> tuple[Part, ...]:
+def parts_of(groups: Groups, moments: Mapping[str, SecondMoments], sensitivity: Mapping[str, Tensor]) -> tuple[Part, ...]:
     """The parts of all consumers that both are known of, in order of execution."""
     members: dict[str, dict[int, Member]] = {}
     for number, group in enumerate(groups.groups):
@@ -51,7 +51,7 @@ def parts_of(groups: Groups, moments: Mapping[str, Moments], sensitivity: Mappin
     return tuple(found)
 
 
-def _divisions(name: str, found: Moments, feels: Tensor, members: Mapping[int, Member], groups: Groups) -> list[Part]:
+def _divisions(name: str, found: SecondMoments, feels: Tensor, members: Mapping[int, Member], groups: Groups) -> list[Part]:
     second = found.damped(RIDGE)
     each = (second.shape[1] - 1) // found.taps  # input channels of a division
     parts = []
@@ -79,4 +79,5 @@ def _weighted(weight: Tensor, feels: Tensor, shared: int) -> Tensor:
     """(D, outputs * shared) the weights times the square root of `feels` (outputs, outputs), for every tap alike."""
     values, vectors = torch.linalg.eigh((feels + feels.T) / 2)
     root = vectors * values.clamp(min=0).sqrt()
-    return (weight.reshape(len(weight), shared, -1) @ root).reshape(len(weight), -1)
+    rooted: Tensor = weight.reshape(len(weight), shared, -1) @ root
+    return rooted.reshape(len(weight), -1)

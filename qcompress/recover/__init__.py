@@ -39,9 +39,10 @@ def recover(
     cuts: Mapping[str, Cut],
     crops: CalibrationCrops,
     *,
-    ridge: float = 1e-3,
+    ridge: float = 1e-4,
     batch: int = 8,
-    positions: int = 20_000,
+    positions: int = 40_000,
+    begun: bool = False,
     progress: Advance | None = None,
 ) -> RecoverResult:
     """A repaired copy of `slim`, which `cuts` made from `dense`; the arguments are left as they were.
@@ -50,11 +51,12 @@ def recover(
     bias    the typical contribution of removed channels goes into their consumers' biases (bias.fold_means)
     lstsq   the same, then every layer whose input changed is refitted (lstsq.refit, which explains ridge and positions)
 
-    Layers without a bias may get one. `progress` is told the share done, 0..1.
+    With `begun`, `slim` has weights that make up for what was removed already: no means are folded into them. Layers without a
+    bias may get one. `progress` is told the share done, 0..1.
     """
     model = copy.deepcopy(slim)
     figures: tuple[LayerFigures, ...] = ()
-    if level != "none":
+    if level != "none" and not begun:
         consumers = [name for name, cut in cuts.items() if cut.kept_in is not None]
         fold_means(dense, model, cuts, mean_inputs(dense, consumers, crops, batch))
     if level == "lstsq":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from qcompress.groups import Cut, Groups
 from qcompress.metrics import Metric
 from qcompress.progress import Advance
 from qcompress.recover import LayerFigures, Level, has_batchnorm, recover, reestimate_batchnorm
+from qcompress.recover.static import StaticRepair
 
 __all__ = ["Recovered", "mean_metric", "recover_best"]
 
@@ -51,21 +53,29 @@ def recover_best(
     calibration: CalibrationCrops,
     selection: SelectionCrops,
     metric: Metric,
+    static: StaticRepair | None = None,
     progress: Advance | None = None,
 ) -> Recovered:
     """`recover`, with and without BatchNorm statistics re-estimated; what is best on the selection crops is kept.
 
-    The network as it was cut is a candidate too: repair can lose where little was removed. Re-estimated statistics are fragile
-    both ways: in trials they gave up to 6.9 dB back, and cost more than that on another network.
+    The network as it was cut is a candidate too: repair can lose where little was removed. So is, with `static`, its static
+    repair; the repair in sequence then starts from there, and on networks that amplify errors loses to it. Re-estimated
+    statistics are fragile both ways: in trials they gave up to 6.9 dB back, and cost more than that on another network.
     """
     level = level if cuts else "none"  # nothing was removed: the network stays as it is, to the last bit
-    repaired = recover(level, dense, slim, groups, cuts, calibration, progress=progress)
-    candidates = [Recovered(repaired.model, level, False, repaired.layers, "")]
+    candidates = []
+    begun = slim
+    if level == "lstsq" and static is not None:
+        begun = copy.deepcopy(slim)
+        static.repair(begun, cuts)
+        candidates.append(Recovered(begun, level, False, (), ""))
+    repaired = recover(level, dense, begun, groups, cuts, calibration, begun=static is not None, progress=progress)
+    candidates.insert(0, Recovered(repaired.model, level, False, repaired.layers, ""))
     if level != "none":
         candidates.append(Recovered(recover("none", dense, slim, groups, cuts, calibration).model, "none", False, (), ""))
         if has_batchnorm(repaired.model):
-            restated = reestimate_batchnorm(repaired.model, calibration)
-            candidates.append(Recovered(restated, level, True, repaired.layers, ""))
+            restated = [(reestimate_batchnorm(one.model, calibration), one) for one in candidates if one.level == level]
+            candidates += [replace(one, model=model, batchnorm_reestimated=True) for model, one in restated]
     values = [mean_metric(candidate.model, selection, metric) for candidate in candidates]
     best = values.index((max if metric.higher_is_better else min)(values))
     return replace(candidates[best], note=_note(candidates[best], level, values[best], metric), value=values[best])
@@ -75,6 +85,8 @@ def _note(kept: Recovered, asked: Level, value: float, metric: Metric) -> str:
     note = f"{value:.3f} {metric.unit} on the selection images"
     if kept.level != asked:
         note += f"; {asked} would have been worse than no repair"
+    if kept.level == "lstsq" and not kept.layers:
+        note += ", refitted without following errors from layer to layer"
     if kept.batchnorm_reestimated:
         note += ", BatchNorm statistics re-estimated"
     return note

@@ -19,14 +19,14 @@ from qcompress.frozen import answer, frozen
 from qcompress.progress import Advance
 from qcompress.recover.design import Affine, divisions, is_affine, places_of, rows, weight_matrix
 
-__all__ = ["LARGEST", "Moments", "affine", "measure_moments"]
+__all__ = ["LARGEST", "SecondMoments", "affine", "measure_moments"]
 
 LARGEST = 2304
 """Inputs of a row up to which every tap of the kernel is a column of its own: 256 channels under a 3x3 kernel, 42 MB."""
 
 
 @dataclass(frozen=True, eq=False)
-class Moments:
+class SecondMoments:
     """Of the rows X that a layer of g divisions sees, float64, on the network's device.
 
     second   (g, D + 1, D + 1) mean of [x, 1]'[x, 1]
@@ -65,7 +65,7 @@ def measure_moments(
     positions: int = 40_000,
     largest: int = LARGEST,
     progress: Advance | None = None,
-) -> dict[str, Moments]:
+) -> dict[str, SecondMoments]:
     """The moments of each of `layers`, convolutions or linear, in one pass over `crops`; the network is left as it was.
 
     About `positions` places are looked at per layer, spread over the crops. `progress` is told the share done, 0..1.
@@ -98,14 +98,14 @@ class _Sum:
         self.second = self.second + found.transpose(1, 2) @ found
         self.count += found.shape[1]
 
-    def moments(self) -> Moments:
+    def moments(self) -> SecondMoments:
         """The means, and the weights in the same form."""
         matrix = weight_matrix(self.module)
         if self.shared > 1:
             g, size, outputs = matrix.shape[0], (matrix.shape[1] - 1) // self.shared, matrix.shape[2]
             spread = matrix[:, :-1].reshape(g, size, self.shared * outputs)
             matrix = torch.cat((spread, spread.new_zeros(g, 1, spread.shape[2])), 1)
-        return Moments(torch.as_tensor(self.second) / self.count, matrix, self.taps, self.shared)
+        return SecondMoments(torch.as_tensor(self.second) / self.count, matrix, self.taps, self.shared)
 
     def _rows(self, x: Tensor, output: Tensor) -> Tensor:
         places = self._drawn(places_of(self.module, output)).to(x.device)

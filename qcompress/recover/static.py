@@ -8,14 +8,14 @@ errors down the network, which the sequential repair (`lstsq`) does for better o
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from qcompress.groups import Cut
 from qcompress.recover.design import Affine, divisions, set_matrix
-from qcompress.recover.moments import Moments, affine
+from qcompress.recover.moments import SecondMoments, affine
 
 __all__ = ["RIDGE", "StaticRepair"]
 
@@ -33,7 +33,7 @@ class StaticRepair:
     """
 
     dense: nn.Module
-    moments: Mapping[str, Moments]
+    moments: Mapping[str, SecondMoments]
     ridge: float = RIDGE
 
     def __call__(self, name: str, cut: Cut) -> tuple[Tensor, Tensor | None] | None:
@@ -47,6 +47,14 @@ class StaticRepair:
         assert shell.bias is not None
         return shell.weight.detach(), shell.bias.detach()
 
+    def to(self, device: torch.device | str, dense: nn.Module) -> StaticRepair:
+        """The same on `device`, where `dense` is the network."""
+        moved = {
+            name: replace(found, second=found.second.to(device), weight=found.weight.to(device))
+            for name, found in self.moments.items()
+        }
+        return StaticRepair(dense, moved, self.ridge)
+
     def repair(self, slim: nn.Module, cuts: Mapping[str, Cut]) -> None:
         """Gives the layers of `slim`, which `cuts` made from the dense network, their weights, in place."""
         for name, cut in cuts.items():
@@ -57,7 +65,7 @@ class StaticRepair:
             module.weight = nn.Parameter(weight, module.weight.requires_grad)
             module.bias = None if bias is None else nn.Parameter(bias, module.weight.requires_grad)
 
-    def _matrix(self, module: Affine, found: Moments, cut: Cut) -> Tensor:
+    def _matrix(self, module: Affine, found: SecondMoments, cut: Cut) -> Tensor:
         """(g, D' + 1, outputs' / g) the fitted weights of what is kept, the bias in the last row."""
         second = found.damped(self.ridge)
         assert cut.kept_in is not None

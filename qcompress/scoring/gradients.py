@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -20,13 +20,17 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 """(output, targets), both (N, ...), to one loss per image (N,); for PSNR: its negative in dB, of the unclamped output."""
 
 
-def batch_gradients(model: nn.Module, groups: Groups, inputs: Tensor, targets: Tensor, loss: Loss) -> NDArray[np.float64]:
-    """(B, n): dL/dm of the loss of each image of the batch in each unit's mask m, at m = 1, in the unit of `loss`.
+def batch_gradients(
+    model: nn.Module, groups: Groups, inputs: Tensor, targets: Tensor, loss: Loss, pruned: Sequence[int] = ()
+) -> NDArray[np.float64]:
+    """(B, n): dL/dm of the loss of each image of the batch in each unit's mask m, in the unit of `loss`.
 
-    One backward pass: every image has a mask of its own, so that its row of the gradient is its own too. The model is left as
-    it was.
+    They are taken at m = 1, and at m = 0 for the units `pruned` (places in the space). One backward pass: every image has a mask
+    of its own, so that its row of the gradient is its own too. The model is left as it was.
     """
-    masks = inputs.new_ones(len(inputs), len(groups.space), requires_grad=True)
+    masks = inputs.new_ones(len(inputs), len(groups.space))
+    masks[:, list(pruned)] = 0.0
+    masks.requires_grad_()
     with frozen(model), torch.enable_grad(), consumer_masks(model, groups, masks):
         losses = loss(answer(model, inputs), targets)
     if losses.shape != (len(inputs),):

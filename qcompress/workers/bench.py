@@ -23,6 +23,7 @@ from qcompress.factories import importable_from_here
 from qcompress.frozen import answer, frozen
 from qcompress.groups import Groups
 from qcompress.metrics import Metric
+from qcompress.recover.static import StaticRepair
 from qcompress.refine.objective import SlicedMetric
 from qcompress.scoring import batch_gradients, batch_moments
 from qcompress.selection import Selection
@@ -37,25 +38,32 @@ _FEWEST, _MOST = 4, 16
 
 @dataclass(frozen=True, eq=False)
 class Load:
-    """What is placed once: the dense network in evaluation mode, and the crops, on one device. `metric` is that of the run."""
+    """What is placed once: the dense network in evaluation mode, and the crops, on one device. `metric` is that of the run.
+
+    Candidates are measured as `repair` leaves them; None: as cut.
+    """
 
     model: nn.Module
     groups: Groups
     calibration: CalibrationCrops
     selection: SelectionCrops
     metric: Metric
+    repair: StaticRepair | None = None
 
     def on_cpu(self) -> Load:
         """The same on the CPU; the model is copied if it is not there."""
         crops = self.calibration.to("cpu"), self.selection.to("cpu")
         away = any(tensor.device.type != "cpu" for tensor in (*self.model.parameters(), *self.model.buffers()))
         model = copy.deepcopy(self.model).cpu() if away else self.model
-        return replace(self, model=model, calibration=crops[0], selection=crops[1])
+        repair = None if self.repair is None else self.repair.to("cpu", model)
+        return replace(self, model=model, calibration=crops[0], selection=crops[1], repair=repair)
 
     def to(self, device: str) -> Load:
         """The same on another device. The model itself goes there: it is a worker's own."""
         crops = self.calibration.to(device), self.selection.to(device)
-        return replace(self, model=self.model.to(device), calibration=crops[0], selection=crops[1])
+        model = self.model.to(device)
+        repair = None if self.repair is None else self.repair.to(device, model)
+        return replace(self, model=model, calibration=crops[0], selection=crops[1], repair=repair)
 
 
 def images_per_task(crops: SelectionCrops) -> int:
@@ -79,10 +87,10 @@ class Bench:
                 return self._evaluator()([Selection(load.groups.space, pruned)], images)[0]
             case Forward(images):
                 return batch_moments(load.model, load.groups, load.calibration.inputs[images.start : images.stop])
-            case Backward(images):
+            case Backward(images, pruned):
                 part = slice(images.start, images.stop)
                 inputs, targets = load.calibration.inputs[part], load.calibration.targets[part]
-                return batch_gradients(load.model, load.groups, inputs, targets, load.metric.loss)
+                return batch_gradients(load.model, load.groups, inputs, targets, load.metric.loss, pruned)
 
     def facts(self) -> Facts:
         """The probe is the dense network's output for one crop, as a hash."""
@@ -95,7 +103,8 @@ class Bench:
         if self._evaluate is None:
             load = self._load
             size = images_per_task(load.selection)
-            self._evaluate = SlicedMetric(load.model, load.groups, load.selection, load.metric.chooser, batch=size)
+            chooser, repair = load.metric.chooser, load.repair
+            self._evaluate = SlicedMetric(load.model, load.groups, load.selection, chooser, batch=size, weights=repair)
         return self._evaluate
 
 

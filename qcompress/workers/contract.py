@@ -40,9 +40,10 @@ class Forward:
 
 @dataclass(frozen=True)
 class Backward:
-    """The mask gradients of one batch of calibration crops: (len(images), units) float64."""
+    """The mask gradients of one batch of calibration crops, with some units gone: (len(images), units) float64."""
 
     images: range
+    pruned: tuple[int, ...] = ()
 
 
 Task: TypeAlias = Candidate | Forward | Backward

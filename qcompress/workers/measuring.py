@@ -35,14 +35,17 @@ class SpreadMetric:
 
 
 class SpreadPasses:
-    """The passes of the scoring (`scoring.Passes`): a task is one batch of crops, forward, or forward and backward."""
+    """The passes of the scoring (`scoring.Passes`): a task is one batch of crops, forward, or forward and backward.
 
-    def __init__(self, crew: Crew) -> None:
-        self._crew = crew
+    Gradients are taken with the units `pruned` gone.
+    """
+
+    def __init__(self, crew: Crew, pruned: tuple[int, ...] = ()) -> None:
+        self._crew, self._pruned = crew, pruned
 
     def __call__(self, batches: Sequence[range]) -> tuple[Iterator[Moments], Iterator[NDArray[np.float64]]]:
         """One run for both passes, so that nobody waits between them."""
         tasks: list[Task] = [Forward(batch) for batch in batches]
-        tasks += [Backward(batch) for batch in batches]
+        tasks += [Backward(batch, self._pruned) for batch in batches]
         results = self._crew.run(tasks)
         return islice(results, len(batches)), results
