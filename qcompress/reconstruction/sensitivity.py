@@ -77,4 +77,4 @@ def _normal(like: Tensor, start: int) -> Tensor:
 
 def _hooked(output: Tensor, take: Callable[[Tensor], None]) -> None:
     if output.requires_grad:
-        output.register_hook(take)
+        output.register_hook(take)  # type: ignore[no-untyped-call]

@@ -25,7 +25,7 @@ def batch_gradients(
 ) -> NDArray[np.float64]:
     """(B, n): dL/dm of the loss of each image of the batch in each unit's mask m, in the unit of `loss`.
 
-    They are taken at m = 1, and at m = 0 for the units `pruned` (places in the space). One backward pass: every image has a mask
+    They are taken at m = 1, at m = 0 for the units `pruned` (places in the space). One backward pass: every image has a mask
     of its own, so that its row of the gradient is its own too. The model is left as it was.
     """
     masks = inputs.new_ones(len(inputs), len(groups.space))
