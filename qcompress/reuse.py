@@ -13,6 +13,7 @@ import itertools
 import weakref
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -75,8 +76,14 @@ class Reuse:
         """What a stand-in stands for at this moment; for hooks, too. Not to be written into."""
         if not isinstance(tensor, _Stand):
             return tensor
-        with _disable_current_modes():
+        with self.aside():
             return self._tensor(tensor.value)
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Inside the context, amid a pass, operations on tensors that are computed are done as usual: for hooks."""
+        with _disable_current_modes():
+            yield
 
     def label_of(self, tensor: Tensor) -> Label:
         """The label of a tensor that no operation of the pass made."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import itertools
+from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from qcompress.data.images import CalibrationCrops
 from qcompress.errors import UsageError
@@ -19,7 +22,9 @@ from qcompress.masks import consumer_masks
 from qcompress.recover import Level, recover, reestimate_batchnorm
 from qcompress.recover.bias import _response
 from qcompress.recover.design import Affine, divisions, output_rows, places_of, rows, set_matrix, weight_matrix
+from qcompress.recover.lstsq import refit
 from qcompress.recover.outliers import outlier_weights
+from qcompress.recover.passes import Passes
 from qcompress.recover.ridge import NormalEquations
 from qcompress.scoring import mean_inputs
 from qcompress.selection import Selection
@@ -266,6 +271,51 @@ def test_the_same_arguments_give_the_same_network() -> None:
     states = [recover("lstsq", model, slim, GROUPS, cuts, data, positions=100).model.state_dict() for _ in range(2)]
     for name, tensor in states[0].items():
         torch.testing.assert_close(tensor, states[1][name], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("limit", [4_000, 200_000, 2**31])
+def test_what_is_kept_from_layer_to_layer_changes_no_bit(limit: int) -> None:
+    model, cuts, data = randomised(Net()).float(), pruned((1, 5, 7, 13)), crops(11, 1, 12, 12)
+    data = CalibrationCrops(data.inputs.float(), data.targets.float())
+    networks = [cut_away(model, cuts) for _ in range(2)]
+    figures = [
+        refit(model, network, GROUPS, cuts, data, ridge=1e-3, batch=3, positions=1000, limit=kept)
+        for network, kept in zip(networks, (0, limit), strict=True)
+    ]
+    assert figures[0] == figures[1]
+    assert any(figure.refitted for figure in figures[0])
+    for name, tensor in networks[0].state_dict().items():
+        assert torch.equal(tensor, networks[1].state_dict()[name])
+
+
+class Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the operations that are really done."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.done: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.done[func._overloadpacket.__name__] += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("limit", "done"), [(0, 15), (2**20, 6)])  # 0 + 1 + ... + 5; each once, and one to check
+def test_layers_before_the_one_that_is_looked_at_are_not_run_again(limit: int, done: int) -> None:
+    names = [str(2 * n) for n in range(6)]
+    model = nn.Sequential(*(m for n in range(6) for m in (nn.Conv1d(1 if n == 0 else 2, 2, 3), nn.Tanh()))).eval()
+    twin, x = copy.deepcopy(model), noise(2, 1, 30).float()
+    passes, expected = Passes(model, limit), x
+    with torch.no_grad(), Counting() as counting:
+        for name in names:
+            (seen,) = passes(name, 0, x, 1, lambda call, seen, output: seen.clone())
+            model.get_submodule(name).weight = nn.Parameter(2 * model.get_parameter(f"{name}.weight"))
+            assert torch.equal(seen, expected)
+            with _disable_current_modes():
+                layer = twin.get_submodule(name)
+                layer.get_parameter("weight").mul_(2)
+                expected = layer(expected).tanh()
+    assert counting.done["tanh"] == done
 
 
 def test_a_refit_that_does_not_hold_up_is_not_taken() -> None:

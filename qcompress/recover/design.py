@@ -32,7 +32,7 @@ def divisions(module: Affine) -> int:
 
 def places_of(module: Affine, output: Tensor) -> int:
     """Number of places per image at which `output` (N, ...) was computed."""
-    return output[0].numel() // output.shape[-1 if isinstance(module, nn.Linear) else 1]
+    return output.numel() // len(output) // output.shape[-1 if isinstance(module, nn.Linear) else 1]
 
 
 def output_rows(module: Affine, output: Tensor, places: Tensor) -> Tensor:

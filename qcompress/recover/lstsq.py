@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +17,9 @@ from qcompress.groups import Cut, Groups
 from qcompress.progress import Advance
 from qcompress.recover.design import Affine, output_rows, places_of, rows, set_matrix, weight_matrix
 from qcompress.recover.outliers import outlier_weights
+from qcompress.recover.passes import Passes, after
 from qcompress.recover.ridge import NormalEquations
+from qcompress.reuse import LIMIT
 
 __all__ = ["LayerFigures", "refit"]
 
@@ -38,10 +39,6 @@ class LayerFigures:
     before: float
     after: float
     refitted: bool
-
-
-class _Enough(Exception):  # noqa: N818 - not an error: the forward pass has come far enough
-    pass
 
 
 @dataclass(frozen=True)
@@ -78,26 +75,29 @@ def refit(
     batch: int,
     positions: int,
     progress: Advance | None = None,
+    limit: int = LIMIT,
 ) -> tuple[LayerFigures, ...]:
     """Change the weights and biases of `slim` in place; layers that give the dense outputs already are left alone.
 
     In order of execution, W of each layer minimises the mean squared distance to the dense network's outputs (before BatchNorm,
     channels that are kept) plus ridge * (mean squared input) * |W - W_now|^2. A fit to four fifths of the crops has to hold on
     the last fifth, or the old weights stay; the weights taken are then fitted to all of them. About `positions` output places
-    are looked at per layer, spread over the crops. `progress` is told the share done, 0..1. Raises UsageError for fewer than
-    two crops.
+    are looked at per layer, spread over the crops. `progress` is told the share done, 0..1. What comes before a layer is final
+    when its turn comes, and is kept from its neighbour's, in at most `limit` bytes: the passes of all layers together take the
+    time of about one. Raises UsageError for fewer than two crops.
     """
     if len(crops) < 2:
         raise UsageError(f"least-squares repair got {len(crops)} calibration crop, expected at least 2", "give it more crops")
     batches = _batches(crops, batch)
     sampling = _Sampling(max(1, positions // len(crops)))
     names = _refittable(slim, groups)
+    passes = Passes(slim, limit)
     figures = []
     with frozen(dense), evaluating(slim), torch.no_grad():
         for block in _blocks(names, slim, positions):
             targets = _dense_outputs(dense, block, cuts, batches, sampling)
             for name in block:
-                figures.append(_refit_layer(slim, name, targets.pop(name), batches, sampling, ridge))
+                figures.append(_refit_layer(passes, _affine(slim, name), name, targets.pop(name), batches, sampling, ridge))
                 if progress:
                     progress(len(figures) / len(names), name)
     return tuple(figure for figure in figures if figure is not None)
@@ -139,21 +139,6 @@ def _affine(model: nn.Module, name: str) -> Affine:
     return module
 
 
-@contextmanager
-def _after(model: nn.Module, names: Iterable[str], see: Callable[[str, Tensor, Tensor], None]) -> Iterator[None]:
-    """Inside the context, `see` is shown (layer, input, output) of every call of every one of `names`."""
-
-    def hook(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
-        return lambda _, args, output: see(name, args[0], output)
-
-    handles = [model.get_submodule(name).register_forward_hook(hook(name)) for name in names]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
 def _dense_outputs(
     dense: nn.Module, names: Sequence[str], cuts: Mapping[str, Cut], batches: Sequence[_Batch], sampling: _Sampling
 ) -> dict[str, list[list[Tensor]]]:
@@ -169,7 +154,7 @@ def _dense_outputs(
         keep = kept[name]
         calls.append(found if keep is None else found[:, list(keep)])
 
-    with _after(dense, names, see):
+    with after(dense, names, see):
         for part in batches:
             for calls in targets.values():
                 calls.append([])
@@ -178,18 +163,19 @@ def _dense_outputs(
 
 
 def _equations(
-    slim: nn.Module, name: str, targets: list[list[Tensor]], batches: Sequence[_Batch], sampling: _Sampling
+    passes: Passes, module: Affine, name: str, targets: list[list[Tensor]], batches: Sequence[_Batch], sampling: _Sampling
 ) -> tuple[NormalEquations, NormalEquations]:
     """The normal equations of one layer over the crops fitted to, and over those held back."""
     fit, held = NormalEquations(), NormalEquations()
     for part, wanted, weights in zip(batches, targets, _weights(targets, batches), strict=True):
         if wanted:
-            _collect(slim, name, part, wanted, weights, sampling, held if part.held else fit)
+            _collect(passes, module, name, part, wanted, weights, sampling, held if part.held else fit)
     return fit, held
 
 
 def _collect(
-    slim: nn.Module,
+    passes: Passes,
+    module: Affine,
     name: str,
     part: _Batch,
     targets: list[Tensor],
@@ -197,21 +183,15 @@ def _collect(
     sampling: _Sampling,
     into: NormalEquations,
 ) -> None:
-    """Run `slim` on one batch up to the last call of the layer, and add its inputs and `targets` (one per call) to `into`."""
-    module = _affine(slim, name)
-    pending = iter(enumerate(targets))
+    """Add the layer's inputs on one batch and `targets` (one per call) to `into`."""
 
-    def see(_: str, x: Tensor, output: Tensor) -> None:
-        call, y = next(pending)
+    def look(call: int, x: Tensor, output: Tensor) -> Tensor:
         places = sampling.places(name, part.number, call, places_of(module, output))
-        seen = rows(module, x, output, places.to(output.device))
+        return rows(module, x, output, places.to(output.device))
+
+    for seen, y in zip(passes(name, part.number, part.inputs, len(targets), look), targets, strict=True):
         weight = weights.repeat_interleave(len(y) // len(weights))
         into.add(seen, y.reshape(len(y), len(seen), -1).transpose(0, 1), weight)
-        if call == len(targets) - 1:
-            raise _Enough
-
-    with _after(slim, (name,), see), suppress(_Enough):
-        answer(slim, part.inputs)
 
 
 def _weights(targets: list[list[Tensor]], batches: Sequence[_Batch]) -> list[Tensor]:
@@ -226,13 +206,18 @@ def _weights(targets: list[list[Tensor]], batches: Sequence[_Batch]) -> list[Ten
 
 
 def _refit_layer(
-    slim: nn.Module, name: str, targets: list[list[Tensor]], batches: Sequence[_Batch], sampling: _Sampling, ridge: float
+    passes: Passes,
+    module: Affine,
+    name: str,
+    targets: list[list[Tensor]],
+    batches: Sequence[_Batch],
+    sampling: _Sampling,
+    ridge: float,
 ) -> LayerFigures | None:
     """Refit one layer in place; None where there is nothing to repair."""
-    fit, held = _equations(slim, name, targets, batches, sampling)
+    fit, held = _equations(passes, module, name, targets, batches, sampling)
     if not fit.weight:
         return None  # the network does not call this layer
-    module = _affine(slim, name)
     old = weight_matrix(module)
     spread = held.variance().sum().sqrt()
     before = held.residual(old).sum().sqrt()
