@@ -161,12 +161,19 @@ def _method(report: Report) -> Iterator[str]:
     if refine is not None:
         yield (
             f"Refinement: {_plain(refine.evaluations, 0)} evaluations, {refine.accepted} improvements, "
-            f"{_gained(refine, report.metric)} on the selection images."
+            f"{_gained(refine, report.metric)} on the selection images{_ended(refine)}."
         )
     roles = (("calibration", data.calibration), ("selection", data.selection), ("report", data.report))
     rows = ((name, str(split.images), f"`{split.sha256[:16]}`") for name, split in roles)
     yield f"Images: {escape(data.source)}."
     yield _table(("role", "images", "hash"), rows)
+
+
+def _ended(refine: RefineFacts) -> str:
+    """What ended it, where that was not its evaluations."""
+    reasons = {"minutes": "ended by the clock", "exhausted": "no further candidate was found", "interrupt": "interrupted"}
+    reason = reasons.get(refine.ended or "")
+    return f"; {reason}" if reason else ""
 
 
 def _gained(refine: RefineFacts, metric: MetricFacts) -> str:

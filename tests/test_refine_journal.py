@@ -46,7 +46,7 @@ def run(
 def test_interrupted_twice_and_resumed_is_uninterrupted(name: str, after: int, tmp_path: Path) -> None:
     whole = Quadratic()
     expected = run(tmp_path / "whole", whole, name)
-    parts = []
+    parts: list[Quadratic] = []
     for limit in (after, after + 11, None):
         parts.append(Quadratic(interrupt_after=limit if not parts else 11 if limit else None))
         result = run(tmp_path / "parts", parts[-1], name)
