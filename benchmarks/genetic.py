@@ -1,8 +1,8 @@
 """A genetic algorithm as a rival of the refinement's proposers: pymoo's, by ask and tell, in generations.
 
 The first generation is the start and mutants of it; parents are drawn by tournaments, crossed uniformly and mutated by flipping
-each unit with probability 1/n. Every mask is then repaired: units drawn at random flip until no floor is broken and the count is
-exact, or every group's own count where those are to stay. Needs the extra `bench`.
+each unit with probability 1/n. Every mask is then repaired: units drawn at random flip until no floor is broken and the count
+is exact, or every group's own count where those are to stay. Needs the extra `bench`.
 """
 
 from __future__ import annotations
