@@ -2,7 +2,7 @@
 
 All start at the QUBO's selection and measure on the same selection crops; the gain is in dB, as cut (before repair), on these
 crops and on report images. A seed deals scenes, noise and crops anew. "+ screening, racing" gives random swaps all the help
-that the tensor train has: the difference between these two rows is the train itself.
+that the tensor train has: the difference between these two rows is the train itself. Needs the extra `bench` (pymoo).
 
     python benchmarks/refine.py [--checkpoint FILE] [--data DIR] [--evaluations 200] [--sparsities 0.36 0.5] [--align 1]
                                 [--only NAME ...] [--batch 1 4 8]
@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 
+from genetic import Genetic
 from workbench import Bench, arguments, open_bench, spread
 
 from qcompress import surgery
@@ -23,6 +24,7 @@ from qcompress.refine.objective import SlicedMetric
 from qcompress.refine.protes import Protes
 from qcompress.refine.tensor_train import TensorTrain
 from qcompress.selection import Selection
+from qcompress.settings import RefineOptions
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,8 @@ ROWS = {
     "random swaps": Row(HillClimbing(), False, HillClimbing(inside=True)),
     "random swaps + screening, racing": Row(HillClimbing(), True, HillClimbing(inside=True)),
     "plain PROTES, cold start": Row(Protes(), False),
+    "genetic algorithm": Row(Genetic(), False, Genetic(inside=True)),
+    "genetic algorithm + screening, racing": Row(Genetic(), True, Genetic(inside=True)),
     "tensor train (the tool's own)": Row(TensorTrain(), True, TensorTrain(inside=True)),
 }
 
@@ -75,7 +79,7 @@ def main() -> None:
     parser = arguments(str(__doc__))
     parser.add_argument("--evaluations", type=int, default=200)
     parser.add_argument("--sparsities", type=float, nargs="+", default=[0.36, 0.5])
-    parser.add_argument("--batch", type=int, nargs="+", default=[1], help="candidates measured at a time")
+    parser.add_argument("--batch", type=int, nargs="+", default=[RefineOptions().batch], help="candidates measured at a time")
     parser.add_argument("--only", nargs="+", choices=list(ROWS), metavar="NAME", help=f"some of: {', '.join(ROWS)}")
     options = parser.parse_args()
     found: dict[tuple[float, str, int], list[tuple[float, float, float]]] = {}

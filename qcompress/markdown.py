@@ -163,7 +163,7 @@ def _method(report: Report) -> Iterator[str]:
     if refine is not None:
         yield (
             f"Refinement: {_plain(refine.evaluations, 0)} evaluations, {refine.accepted} improvements, "
-            f"{_gained(refine, report.metric)} on the selection images."
+            f"{_gained(refine, report.metric)} on the selection images{_ended(refine)}."
         )
         yield from _predicted(refine)
     roles = (("calibration", data.calibration), ("selection", data.selection), ("report", data.report))
@@ -186,6 +186,13 @@ def _predicted(refine: RefineFacts) -> Iterator[str]:
             f"{_signed(refine.rank_correlation, 2)}"
         )
     yield f"{text}."
+
+
+def _ended(refine: RefineFacts) -> str:
+    """What ended it, where that was not its evaluations."""
+    reasons = {"minutes": "ended by the clock", "exhausted": "no further candidate was found", "interrupt": "interrupted"}
+    reason = reasons.get(refine.ended or "")
+    return f"; {reason}" if reason else ""
 
 
 def _gained(refine: RefineFacts, metric: MetricFacts) -> str:

@@ -107,13 +107,14 @@ class RefineOptions:
 
     evaluations  at most; 0: not at all; None: 200, or with `minutes` as many as they allow
     minutes      of the clock at most, whatever machine that is; they decide when to stop, never what is tried
-    batch        candidates that are proposed and measured at a time; another batch is another search
+    batch        candidates that are proposed and measured at a time; another batch is another search. 4 gained hardly less than
+                 1 at equal evaluations, 8 less (docs/benchmarks.md)
     """
 
     evaluations: int | None = None
     proposer: str = "tensor-train"
     minutes: float | None = None
-    batch: int = 1
+    batch: int = 4
 
     def __post_init__(self) -> None:
         if self.evaluations is not None and self.evaluations < 0:

@@ -35,7 +35,7 @@ def refine(
     proposer: Proposing = _PROPOSER,
     screening: Screening | None = _SCREENING,
     racing: Racing | None = _RACING,
-    batch: int = 1,
+    batch: int = 4,
     progress: Callable[[RefineProgress], None] | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> RefineResult:
