@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from selection_bench import Bench
 from torch import nn
 
-from qcompress.recover import has_batchnorm, recover, reestimate_batchnorm
 from qcompress.recover.bias import fold_means
+from qcompress.recover.choice import recover_best
 from qcompress.scoring import mean_inputs
 from qcompress.selection import Selection
 
@@ -43,14 +43,14 @@ def biased(bench: Bench, selection: Selection) -> nn.Module:
 
 
 def refitted(bench: Bench, selection: Selection) -> tuple[nn.Module, bool]:
-    """After least squares; and whether BatchNorm statistics were re-estimated, as the selection crops wanted it.
+    """After least squares as `prune` does it: static or in sequence, as the selection crops prefer, the same for all ways.
 
-    No choice between repairs beyond that: all ways get the same.
+    And whether BatchNorm statistics were re-estimated, as the selection crops wanted it.
     """
-    cuts, calibration, batch = bench.groups.cuts(selection), bench.calibration, bench.batch
-    model = recover("lstsq", bench.job.model, bench.cut(selection), bench.groups, cuts, calibration, batch=batch).model
-    if not has_batchnorm(model):
-        return model, False
-    restated = reestimate_batchnorm(model, calibration, batch)
-    better = bench.chosen_by(restated) > bench.chosen_by(model)
-    return (restated, True) if better else (model, False)
+    job, cuts = bench.job, bench.groups.cuts(selection)
+    calibration, chosen, chooser = bench.calibration, bench.selection, job.metric.chooser
+    slim = bench.cut(selection)
+    found = recover_best(
+        "lstsq", job.model, slim, bench.groups, cuts, calibration, chosen, chooser, job.static_repair, batch=bench.batch
+    )
+    return found.model, found.batchnorm_reestimated

@@ -17,10 +17,15 @@ from numpy.typing import NDArray
 from selection_bench import Bench, Pass, Timed
 from selection_peers import PeerImportance, peer_importance
 
-from qcompress import qubo
+from qcompress import choosing, qubo, reconstruction
 from qcompress.alignment import Alignment
 from qcompress.budgets import Budget
 from qcompress.problem import Problem
+from qcompress.refine.loop import refine
+from qcompress.refine.objective import SlicedMetric
+from qcompress.refine.proposers import proposer
+from qcompress.refine.racing import Racing
+from qcompress.refine.screening import Screening
 from qcompress.search import to_capacity
 from qcompress.selection import Selection
 from qcompress.solvers import SOLVERS
@@ -176,6 +181,137 @@ class Peer:
         return bench.once(self.objective, lambda: peer_importance(bench, self.importance))
 
 
+@dataclass(frozen=True)
+class InSteps:
+    """One objective made of scores that are taken anew in steps, as `prune --relinearise` does it."""
+
+    form: qubo.Objective
+    steps: int = 6
+    greedy = False
+    draws = 1
+
+    @property
+    def objective(self) -> str:
+        """As the tool calls it."""
+        return f"{qubo.name_of(self.form)}, {self.steps} steps"
+
+    @property
+    def coefficients(self) -> Mapping[str, float]:
+        """Those of the objective."""
+        return qubo.coefficients_of(self.form)
+
+    def problem_at(self, bench: Bench, target: Budget, alignment: Alignment) -> Timed[Problem]:
+        """The problem of the last step."""
+        settings = bench.job.settings
+        search = replace(settings.search, objective=self.form, relinearise=self.steps)
+        job = replace(bench.job, settings=replace(settings, search=search))
+        began = bench.clock()
+        with job.crew() as crew:
+            made = choosing.problem(job, crew, target, alignment)
+        return Timed(made, bench.clock() - began)
+
+    def choose(self, bench: Bench, target: Budget, alignment: Alignment, seed: int) -> Chosen:
+        """The selection of least energy in the last step."""
+        images = len(bench.calibration) * self.steps
+        made = self.problem_at(bench, target, alignment)
+        cost = Cost(forward=2 * images, backward=images, calibration_seconds=made.seconds)
+        return searched(bench, made.value, target, alignment, seed, cost)
+
+
+@dataclass(frozen=True)
+class Reconstructed:
+    """What is lost once the layers behind are refitted: the tool's own where it repairs."""
+
+    calibrated: bool = True
+    greedy = False
+    draws = 1
+
+    @property
+    def objective(self) -> str:
+        """As the tool calls it; with what was left out."""
+        return "reconstruction" + ("" if self.calibrated else ", not calibrated")
+
+    @property
+    def coefficients(self) -> Mapping[str, float]:
+        """Whether losses were corrected by measurements."""
+        return {"calibrated": float(self.calibrated)}
+
+    def problem_at(self, bench: Bench, target: Budget, alignment: Alignment) -> Timed[Problem]:
+        """The problem near what elimination and allocation gave."""
+        began = bench.clock()
+        return Timed(reconstruction.formulate(self._known(bench).value, target, alignment, 0).problem, bench.clock() - began)
+
+    def choose(self, bench: Bench, target: Budget, alignment: Alignment, seed: int) -> Chosen:
+        """The selection of least energy."""
+        known, made = self._known(bench), self.problem_at(bench, target, alignment)
+        images = len(bench.calibration)
+        cost = Cost(
+            forward=2 * images + 8 * known.value.measurements, backward=images, calibration_seconds=known.seconds + made.seconds
+        )
+        return searched(bench, made.value, target, alignment, seed, cost)
+
+    def _known(self, bench: Bench) -> Timed[reconstruction.Eliminated]:
+        job = bench.job
+        return bench.once(
+            self.objective,
+            lambda: reconstruction.eliminated(
+                job.model, job.groups, bench.calibration, job.metric, job.static_repair.moments, calibrated=self.calibrated
+            ),
+        )
+
+
+@dataclass(frozen=True)
+class Refined:
+    """A way, and a refinement of what it chose on the selection crops: as cut, or after a static repair.
+
+    helped  by screening with the way's energies and by racing
+    """
+
+    way: InSteps | Reconstructed
+    proposer: str
+    repaired: bool
+    helped: bool = True
+    evaluations: int = 500
+    greedy = False
+    draws = 1
+
+    @property
+    def objective(self) -> str:
+        """What was refined, and by what."""
+        return f"{self.way.objective}, {self.evaluations} evaluations of {self.proposer}{'' if self.helped else ', alone'}"
+
+    @property
+    def coefficients(self) -> Mapping[str, float]:
+        """Those of the way, and the evaluations."""
+        return {**self.way.coefficients, "evaluations": float(self.evaluations)}
+
+    def choose(self, bench: Bench, target: Budget, alignment: Alignment, seed: int) -> Chosen:
+        """The best candidate measured on all selection crops."""
+        job, made = bench.job, self.way.problem_at(bench, target, alignment)
+        start = self.way.choose(bench, target, alignment, seed)
+        began = bench.clock()
+        evaluate = SlicedMetric(
+            job.model,
+            job.groups,
+            bench.selection,
+            job.metric.chooser,
+            weights=job.static_repair if self.repaired else None,
+        )
+        found = refine(
+            evaluate,
+            start.selection,
+            evaluations=self.evaluations,
+            seed=seed,
+            feasible=lambda one: alignment.allows(one.space.counts(one.x)),
+            surrogate=made.value.energy if self.helped else None,
+            proposer=proposer(self.proposer, inside=alignment.align > 1),
+            screening=Screening() if self.helped else None,
+            racing=Racing() if self.helped else None,
+        )
+        seconds = start.cost.search_seconds + bench.clock() - began
+        return Chosen(found.selection, replace(start.cost, evaluations=found.candidates, search_seconds=seconds))
+
+
 def searched(bench: Bench, problem: Problem, target: Budget, alignment: Alignment, seed: int, cost: Cost) -> Chosen:
     """The capacity search with the default backend; its seconds are added to `cost`."""
     began = bench.clock()
@@ -197,12 +333,20 @@ WAYS: Mapping[str, Way] = MappingProxyType(
         "Torch-Pruning Taylor": Peer("GroupTaylorImportance"),
         "fisher": Qubo(qubo.Fisher(), ("gradients",), greedy=True),
         "taylor + fisher": Qubo(qubo.Hybrid(similarity=0.0), ("gradients",), greedy=True),
-        "hybrid (default)": Qubo(qubo.Hybrid()),
+        "hybrid": Qubo(qubo.Hybrid()),
         "hybrid, similarity 0.3": Qubo(qubo.Hybrid(similarity=0.3)),
         "hybrid, similarity 1": Qubo(qubo.Hybrid(similarity=1.0)),
         "interaction, linear part": Qubo(qubo.Interaction(), ("gradients",), keep="none", greedy=True),
         "interaction, inside groups": Qubo(qubo.Interaction(), ("gradients",), keep="groups"),
         "interaction": Qubo(qubo.Interaction(), ("gradients",)),
+        "taylor + fisher, 6 steps": InSteps(qubo.Hybrid(similarity=0.0)),
+        "hybrid, 6 steps": InSteps(qubo.Hybrid()),
+        "reconstruction, not calibrated": Reconstructed(calibrated=False),
+        "reconstruction (default)": Reconstructed(),
+        "hybrid, 6 steps, refined": Refined(InSteps(qubo.Hybrid()), "tensor-train", repaired=False),
+        "hybrid, 6 steps, random swaps": Refined(InSteps(qubo.Hybrid()), "hill-climbing", repaired=False, helped=False),
+        "reconstruction, refined": Refined(Reconstructed(), "tensor-train", repaired=True),
+        "reconstruction, random swaps": Refined(Reconstructed(), "hill-climbing", repaired=True, helped=False),
     }
 )
 """By the names that --ways takes and the tables show."""

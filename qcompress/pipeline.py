@@ -377,7 +377,7 @@ def repair(job: Job, choice: Choice) -> tuple[Choice, Recovered]:
                 job.selection(),
                 job.metric.chooser,
                 job.static_repair if job.settings.recover == "lstsq" else None,
-                lambda done, note="", before=number: advance(before + done, note),
+                progress=lambda done, note="", before=number: advance(before + done, note),
             )
             found.append((selection, recovered))
         better = max if job.metric.chooser.higher_is_better else min

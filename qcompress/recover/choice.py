@@ -54,6 +54,8 @@ def recover_best(
     selection: SelectionCrops,
     metric: Metric,
     static: StaticRepair | None = None,
+    *,
+    batch: int = 8,
     progress: Advance | None = None,
 ) -> Recovered:
     """`recover`, with and without BatchNorm statistics re-estimated; what is best on the selection crops is kept.
@@ -69,14 +71,14 @@ def recover_best(
         begun = copy.deepcopy(slim)
         static.repair(begun, cuts)
         candidates.append(Recovered(begun, level, False, (), ""))
-    repaired = recover(level, dense, begun, groups, cuts, calibration, begun=static is not None, progress=progress)
+    repaired = recover(level, dense, begun, groups, cuts, calibration, batch=batch, begun=static is not None, progress=progress)
     candidates.insert(0, Recovered(repaired.model, level, False, repaired.layers, ""))
     if level != "none":
         candidates.append(Recovered(recover("none", dense, slim, groups, cuts, calibration).model, "none", False, (), ""))
         if has_batchnorm(repaired.model):
-            restated = [(reestimate_batchnorm(one.model, calibration), one) for one in candidates if one.level == level]
+            restated = [(reestimate_batchnorm(one.model, calibration, batch), one) for one in candidates if one.level == level]
             candidates += [replace(one, model=model, batchnorm_reestimated=True) for model, one in restated]
-    values = [mean_metric(candidate.model, selection, metric) for candidate in candidates]
+    values = [mean_metric(candidate.model, selection, metric, batch) for candidate in candidates]
     best = values.index((max if metric.higher_is_better else min)(values))
     return replace(candidates[best], note=_note(candidates[best], level, values[best], metric), value=values[best])
 
