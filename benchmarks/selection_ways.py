@@ -271,7 +271,7 @@ class Refined:
     proposer: str
     repaired: bool
     helped: bool = True
-    evaluations: int = 500
+    evaluations: int = 300
     greedy = False
     draws = 1
 
