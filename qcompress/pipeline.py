@@ -310,7 +310,8 @@ def choose(job: Job, *, folder: Path | None = None, given: Found | None = None) 
         return chosen
     result = refining.refined(job, found, target, alignment, candidates, keeps)
     if result.interrupted:
-        job.watch.say("interrupted: finishing with the best selection so far (Ctrl-C again to give up)")
+        going_on = "" if keeps is None else "; --resume goes on from here"
+        job.watch.say(f"interrupted: finishing with the best selection so far (Ctrl-C again to give up){going_on}")
     return replace(chosen, refined=result.selection, kept=result.selection, refinement=result)
 
 
