@@ -156,10 +156,10 @@ def prune(
     search, known = settings.search, None
     if search.selection is None:
         check_backend(search)
-        refining.check_resume(settings, resume=resume, remote=is_remote(search))
     else:
         known = offline.read_selection(search.selection)
         settings = as_asked(settings, known)
+    refining.check_resume(settings, resume=resume, remote=known is None and is_remote(search))
     source = checkpoint if isinstance(checkpoint, Checkpoint) else Path(checkpoint)
     folder = claim(Path(out) if out else default_folder(source.path if isinstance(source, Checkpoint) else source))
     refining.check_folder(folder, resume=resume, say=observer.say)
