@@ -184,10 +184,10 @@ def prune(
     search, known = settings.search, None
     if search.selection is None:
         check_backend(search)
-        refining.check_resume(settings, resume=resume, remote=is_remote(search))
     else:
         known = offline.read_selection(search.selection)
         settings = as_asked(settings, known)
+    refining.check_resume(settings, resume=resume, remote=known is None and is_remote(search))
     source = checkpoint if isinstance(checkpoint, Checkpoint) else Path(checkpoint)
     folder = claim(Path(out) if out else default_folder(source.path if isinstance(source, Checkpoint) else source))
     refining.check_folder(folder, resume=resume, say=observer.say)
@@ -351,7 +351,8 @@ def choose(job: Job, *, folder: Path | None = None, given: Found | None = None) 
             return chosen
         result = refining.refined(job, crew, found, target, alignment, candidates, keeps)
     if result.interrupted:
-        job.watch.say("interrupted: finishing with the best selection so far (Ctrl-C again to give up)")
+        going_on = "" if keeps is None else "; --resume goes on from here"
+        job.watch.say(f"interrupted: finishing with the best selection so far (Ctrl-C again to give up){going_on}")
     return replace(chosen, refined=result.selection, kept=result.selection, refinement=result)
 
 
