@@ -69,9 +69,7 @@ def test_the_users_own_network_goes_along(cluster: Any, tmp_path: Path, monkeypa
         module = importlib.import_module("only_here")
     load = zoo_load()
     wrapped: nn.Module = module.Net(load.model)
-    own = replace(
-        load, model=wrapped, groups=importlib.import_module("qcompress.tracing").trace(wrapped, load.selection.inputs[:2])
-    )
+    own = replace(load, model=wrapped, groups=tracing.trace(wrapped, load.selection.inputs[:2]))
     try:
         with crew(own, workers=1) as one, crew(own, ray=cluster.address, workers=1) as actor:
             assert same(list(actor.run(tasks_of(own))), list(one.run(tasks_of(own))))
