@@ -14,6 +14,7 @@ import pytest
 from loads import crew, measured_by, outcome, refuses, same, tasks_of, waits, zoo_load
 from torch import nn
 
+from qcompress import tracing
 from qcompress.errors import DataError, UsageError, WorkerError
 from qcompress.workers.contract import Candidate
 from qcompress.workers.hiring import Wanted
