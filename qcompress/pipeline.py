@@ -177,7 +177,7 @@ def prune(
         QCompressError: one of its kinds, see `qcompress.errors`; nothing half-written is left behind.
 
     """
-    settings = (settings or Settings()).resolved()
+    settings = settings or Settings()
     if settings.plots:
         require()
     wanted(settings).check()
@@ -187,6 +187,7 @@ def prune(
     else:
         known = offline.read_selection(search.selection)
         settings = as_asked(settings, known)
+    settings = settings.resolved()
     refining.check_resume(settings, resume=resume, remote=known is None and is_remote(search))
     source = checkpoint if isinstance(checkpoint, Checkpoint) else Path(checkpoint)
     folder = claim(Path(out) if out else default_folder(source.path if isinstance(source, Checkpoint) else source))

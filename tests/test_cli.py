@@ -308,7 +308,7 @@ def test_ctrl_c_elsewhere_writes_nothing(
     def interrupt(*arguments: Any, **options: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("qcompress.scoring.score", interrupt)
+    monkeypatch.setattr("qcompress.reconstruction.eliminated", interrupt)
     fails(capsys, ["prune", str(checkpoint), "-o", str(tmp_path / "o"), "-q"], 130)
     assert not (tmp_path / "o").exists()
 
