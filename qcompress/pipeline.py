@@ -91,6 +91,15 @@ class Job:
         count = data.selection_crops or self._count(_SELECTION_CROPS)
         return self.splits.selection.crops(self._crop, count, rng).to(self.settings.device)
 
+    def judging(self) -> SelectionCrops:
+        """Crops of the selection images that the refinement has not measured on: they decide between its choice and others.
+
+        Of images that are taken whole there are no others than `selection`.
+        """
+        data, rng = self.settings.data, seeds.stream(self.settings.seed, "judging crops")
+        count = 2 * (data.selection_crops or self._count(_SELECTION_CROPS))
+        return self.splits.selection.crops(self._crop, count, rng).to(self.settings.device)
+
     def crew(self) -> AbstractContextManager[Crew]:
         """Who computes scores and the metric of candidates."""
         return hired(wanted(self.settings), self._load, self.watch.say)
@@ -358,9 +367,9 @@ def choose(job: Job, *, folder: Path | None = None, given: Found | None = None) 
 
 
 def repair(job: Job, choice: Choice) -> tuple[Choice, Recovered]:
-    """Removes and repairs; where the refinement changed the choice, both, and the better on the selection crops is kept.
+    """Removes and repairs; where the refinement changed the choice, both, and the better on the judging crops is kept.
 
-    The refinement climbs on the network as cut. Its gain there need not survive the repair, which has the last word.
+    The refinement climbs on some crops, and with a repair that is not the last one. Its gain there need not be one elsewhere.
     """
     candidates = list(dict.fromkeys((choice.refined, choice.selected)))
     found = []
@@ -376,7 +385,7 @@ def repair(job: Job, choice: Choice) -> tuple[Choice, Recovered]:
                 job.groups,
                 cuts,
                 job.calibration(),
-                job.selection(),
+                job.judging(),
                 job.metric.chooser,
                 job.static_repair if job.settings.recover == "lstsq" else None,
                 progress=lambda done, note="", before=number: advance(before + done, note),
