@@ -14,12 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from qcompress.groups import Cut
-from qcompress.recover.design import Affine, divisions, set_matrix
+from qcompress.recover.design import Affine, divisions, parameters_of
 from qcompress.recover.moments import SecondMoments, affine
 
 __all__ = ["RIDGE", "StaticRepair"]
-
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 RIDGE = 1e-4
 """Times the mean of x^2: 1e-3 and 1e-2 cost 0.02 and 0.1 dB on DnCNN, elsewhere it does not matter (docs/benchmarks.md)."""
@@ -36,16 +34,13 @@ class StaticRepair:
     moments: Mapping[str, SecondMoments]
     ridge: float = RIDGE
 
-    def __call__(self, name: str, cut: Cut) -> tuple[Tensor, Tensor | None] | None:
+    def __call__(self, name: str, cut: Cut) -> tuple[Tensor, Tensor] | None:
         """Weight and bias of layer `name` under `cut`; None where no input went, or nothing is known of the layer."""
         found = self.moments.get(name)
         if cut.kept_in is None or found is None:
             return None
         module = affine(self.dense, name)
-        shell = _resized(module, cut)
-        set_matrix(shell, self._matrix(module, found, cut))
-        assert shell.bias is not None
-        return shell.weight.detach(), shell.bias.detach()
+        return parameters_of(module, self._matrix(module, found, cut))
 
     def to(self, device: torch.device | str, dense: nn.Module) -> StaticRepair:
         """The same on `device`, where `dense` is the network."""
@@ -62,8 +57,8 @@ class StaticRepair:
             if given is None:
                 continue
             module, (weight, bias) = affine(slim, name), given
-            module.weight = nn.Parameter(weight, module.weight.requires_grad)
-            module.bias = None if bias is None else nn.Parameter(bias, module.weight.requires_grad)
+            trained = module.weight.requires_grad
+            module.weight, module.bias = nn.Parameter(weight, trained), nn.Parameter(bias, trained)
 
     def _matrix(self, module: Affine, found: SecondMoments, cut: Cut) -> Tensor:
         """(g, D' + 1, outputs' / g) the fitted weights of what is kept, the bias in the last row."""
@@ -96,15 +91,3 @@ def _outputs(matrix: Tensor, module: Affine, cut: Cut) -> Tensor:
     places = [c for c in cut.kept_out if c < each] if divisions(module) > 1 else list(cut.kept_out)
     return matrix[:, :, torch.tensor(places, device=matrix.device)]
 
-
-def _resized(module: Affine, cut: Cut) -> Affine:
-    """A layer of the kind and shape that `module` has under `cut`, its weights not set."""
-    assert cut.kept_in is not None
-    inputs, g = len(cut.kept_in), divisions(module)
-    if isinstance(module, nn.Linear):
-        outputs = module.out_features if cut.kept_out is None else len(cut.kept_out)
-        return nn.Linear(inputs, outputs, device=module.weight.device, dtype=module.weight.dtype)
-    outputs = module.out_channels if cut.kept_out is None else len(cut.kept_out)
-    options = {"groups": g, "device": module.weight.device, "dtype": module.weight.dtype}
-    kind = next(kind for kind in _CONVOLUTIONS if isinstance(module, kind))  # a subclass may want other arguments
-    return kind(inputs, outputs, module.kernel_size, **options)  # type: ignore[arg-type]
