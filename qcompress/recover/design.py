@@ -13,7 +13,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["Affine", "divisions", "is_affine", "output_rows", "parameters_of", "places_of", "rows", "set_matrix", "weight_matrix"]
+__all__ = [
+    "Affine",
+    "divisions",
+    "is_affine",
+    "output_rows",
+    "parameters_of",
+    "places_of",
+    "rows",
+    "set_matrix",
+    "weight_matrix",
+]
 
 _Conv: TypeAlias = nn.Conv1d | nn.Conv2d | nn.Conv3d
 _Transposed: TypeAlias = nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d

@@ -8,7 +8,7 @@ errors down the network, which the sequential repair (`lstsq`) does for better o
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -44,10 +44,7 @@ class StaticRepair:
 
     def to(self, device: torch.device | str, dense: nn.Module) -> StaticRepair:
         """The same on `device`, where `dense` is the network."""
-        moved = {
-            name: replace(found, second=found.second.to(device), weight=found.weight.to(device))
-            for name, found in self.moments.items()
-        }
+        moved = {name: found.to(device) for name, found in self.moments.items()}
         return StaticRepair(dense, moved, self.ridge)
 
     def repair(self, slim: nn.Module, cuts: Mapping[str, Cut]) -> None:
@@ -64,23 +61,22 @@ class StaticRepair:
         """(g, D' + 1, outputs' / g) the fitted weights of what is kept, the bias in the last row."""
         second = found.damped(self.ridge)
         assert cut.kept_in is not None
-        kept = [c for c in cut.kept_in if c < (second.shape[1] - 1) // found.taps]  # all divisions keep equal places
-        columns = [c * found.taps + tap for c in kept for tap in range(found.taps)]
-        rows = torch.tensor([*columns, second.shape[1] - 1], device=second.device)
+        kept = found.columns(c for c in cut.kept_in if c < found.channels)  # all divisions keep equal places
+        rows = torch.tensor([*kept, second.shape[1] - 1], device=second.device)
         answers = second[:, rows] @ found.weight
         fitted = torch.linalg.solve(second[:, rows[:, None], rows], answers)
         if found.shared > 1:
-            fitted = self._unshared(module, fitted, found.shared)
+            fitted = self._unshared(module, fitted, found)
         return _outputs(fitted, module, cut)
 
     @staticmethod
-    def _unshared(module: Affine, fitted: Tensor, taps: int) -> Tensor:
+    def _unshared(module: Affine, fitted: Tensor, found: SecondMoments) -> Tensor:
         """One row per channel and tap again; what the taps have of constants goes into the bias, borders aside."""
-        g, size, outputs = fitted.shape[0], fitted.shape[1] - 1, fitted.shape[2] // taps
-        bias = fitted[:, -1:].reshape(g, 1, taps, outputs).sum(2)
+        g, size, outputs = fitted.shape[0], fitted.shape[1] - 1, fitted.shape[2] // found.shared
+        bias = found.seen * fitted[:, -1:].reshape(g, 1, found.shared, outputs).sum(2)
         if module.bias is not None:
             bias = bias + module.bias.detach().double().reshape(g, 1, outputs)
-        return torch.cat((fitted[:, :-1].reshape(g, size * taps, outputs), bias), 1)
+        return torch.cat((fitted[:, :-1].reshape(g, size * found.shared, outputs), bias), 1)
 
 
 def _outputs(matrix: Tensor, module: Affine, cut: Cut) -> Tensor:
@@ -90,4 +86,3 @@ def _outputs(matrix: Tensor, module: Affine, cut: Cut) -> Tensor:
     each = matrix.shape[2]
     places = [c for c in cut.kept_out if c < each] if divisions(module) > 1 else list(cut.kept_out)
     return matrix[:, :, torch.tensor(places, device=matrix.device)]
-
