@@ -77,13 +77,14 @@ def _searched(job: Job, problem: Problem, target: Budget, alignment: Alignment) 
 def _reconstruction(job: Job, target: Budget, alignment: Alignment) -> Problem:
     objective = job.settings.search.objective
     assert isinstance(objective, qubo.Reconstruction)
+    moments = job.static_repair.moments  # a stage of its own
     with job.watch.stage("reconstruction", 1.0) as advance:
         known = reconstruction.eliminated(
             job.model,
             job.groups,
             job.calibration(),
             job.metric,
-            job.static_repair.moments,
+            moments,
             calibrated=bool(objective.calibrated),
             progress=lambda done, note="": advance(0.9 * done, note),
         )
@@ -100,7 +101,7 @@ def _from_scores(job: Job, crew: Crew, scores: Scores, target: Budget, alignment
     objective, steps = job.settings.search.objective, job.settings.search.relinearise or 1
     made = qubo.formulate(objective, scores)
     for step in range(1, steps):
-        gone = to_capacity(made, target.part(step / steps), Profiles(), job.settings.seed).selection
+        gone = to_capacity(made, target.part(step / steps), Profiles(), job.settings.seed, certified=False).selection
         made = holding(qubo.formulate(objective, score(job, crew, gone.pruned)), gone.x)
     return made
 

@@ -61,7 +61,7 @@ class SearchResult:
     reads           samples that the backend drew
     hit             whether one gamma alone gave the target exactly, in allowed counts; with an alignment of a count, its
                     smallest feasible sum
-    certificate     what is proven about `energy`; None where a selection was not searched for here
+    certificate     what is proven about `energy`; None where nothing was asked, or a selection was not searched for here
     """
 
     selection: Selection
@@ -84,6 +84,7 @@ def to_capacity(
     reads: int = 16,
     rounds: int = 8,
     align: int | Alignment = 1,
+    certified: bool = True,
 ) -> SearchResult:
     """The selection of least energy found that frees the budget's target: exactly, for a count of units.
 
@@ -95,7 +96,7 @@ def to_capacity(
     by swaps takes up what it found, and the greedy baseline prunes on the whole energy.
 
     An `align` above 1, or an `Alignment`, allows only certain counts per group. A count budget is then met by the smallest sum
-    of allowed counts that is at least the target.
+    of allowed counts that is at least the target. With `certified` False no time is spent on a bound.
 
     Raises UsageError for reads, rounds or align below 1 and for a target beyond what allowed counts free, BackendError if the
     backend fails.
@@ -123,7 +124,7 @@ def to_capacity(
         greedy_energy=float(problem.energy(baseline)),
         reads=drawn,
         hit=task.goal.target in ([probe.capacity for probe in trace] or [reached]),
-        certificate=certify(problem, task.goal, task.alignment, task.profiles, best),
+        certificate=certify(problem, task.goal, task.alignment, task.profiles, best) if certified else None,
     )
 
 

@@ -9,17 +9,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import nn
 
 from qcompress.data.images import CalibrationCrops
-from qcompress.frozen import answer
+from qcompress.errors import InputError
 from qcompress.groups import Groups
 from qcompress.metrics import Metric
 from qcompress.progress import Advance
+from qcompress.refine.objective import SlicedMetric
 from qcompress.selection import Selection
-from qcompress.surgery import SlicedShell, Weights
+from qcompress.surgery import Weights
 
 __all__ = ["calibrate"]
 
@@ -42,43 +42,49 @@ def calibrate(
     """The losses (most + 1,) of every group, corrected, and the number of measurements: candidates on up to 8 crops.
 
     Corrected is the geometric mean of what was predicted and what was measured between it (interpolated, made monotone, and
-    brought to the same total): on five networks better than either alone, since the one is smooth and the other true.
+    brought to the same total): on five networks better than either alone, since the one is smooth and the other true. A group
+    of which no consumer is known has nothing predicted; its losses are the measured ones.
+
+    Raises InputError where the metric of the network itself is not finite.
     """
     some = CalibrationCrops(crops.inputs[:_CROPS], crops.targets[:_CROPS])
-    measure = _Measure(model, groups, some, metric, weights)
+    evaluate = SlicedMetric(model, groups, some, metric.chooser, batch=_CROPS, weights=weights)
+    calls = 0
+
+    def measure(pruned: NDArray[np.intp]) -> float:
+        nonlocal calls
+        calls += 1
+        return -float(evaluate([Selection(groups.space, tuple(sorted(pruned.tolist())))], range(len(some))).mean())
+
     shares = _SHARES[:: max(1, -(-len(_SHARES) * len(orders) // _MEASUREMENTS))]
-    dense, points = measure([]), []
-    for number, order in enumerate(orders):
+    dense, points = measure(np.zeros(0, np.intp)), []
+    if not np.isfinite(dense):
+        message = (
+            f"the loss by {metric.chooser.name} of the whole network on the calibration images is {dense}, expected a number"
+        )
+        raise InputError(message, "--objective reconstruction --coefficient calibrated=0 does not measure it")
+    for number, (span, order) in enumerate(zip(groups.space.spans, orders, strict=True)):
         counts = sorted({round(share * len(order)) for share in shares} - {0})
-        start = groups.space.spans[number].start
-        values = [measure((order[:count] + start).tolist()) - dense for count in counts]
-        points.append((np.array([0, *counts]), np.maximum.accumulate(np.maximum([0.0, *values], 0.0))))
+        points.append(_monotone(counts, [measure(span.start + order[:count]) - dense for count in counts]))
         if progress:
             progress((number + 1) / len(orders))
-    predicted = sum(float(loss[at].sum()) for loss, (at, _) in zip(losses, points, strict=True))
-    measured = sum(float(values.sum()) for _, values in points)
-    ratio = predicted / measured if measured > 0 else 0.0
-    return [_between(loss, at, ratio * values) for loss, (at, values) in zip(losses, points, strict=True)], measure.calls
+    predicted = sum(float(loss[at].sum()) for loss, (at, _) in zip(losses, points, strict=True) if loss.any())
+    measured = sum(float(values.sum()) for loss, (_, values) in zip(losses, points, strict=True) if loss.any())
+    ratio = predicted / measured if measured > 0 and predicted > 0 else 1.0
+    return [_between(loss, at, ratio * values) for loss, (at, values) in zip(losses, points, strict=True)], calls
+
+
+def _monotone(counts: list[int], values: list[float]) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """Counts and losses that never fall, from nothing; what was not finite (a cut too deep to measure) is left out."""
+    finite = [(count, value) for count, value in zip(counts, values, strict=True) if np.isfinite(value)]
+    at = np.array([0, *(count for count, _ in finite)], np.intp)
+    return at, np.maximum.accumulate(np.array([0.0, *(value for _, value in finite)]))
 
 
 def _between(loss: NDArray[np.float64], at: NDArray[np.intp], values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(most + 1,) the geometric mean of the two, within the factor that is believed."""
+    """(most + 1,) the geometric mean of the two, within the factor that is believed; of what nothing predicts, the measured."""
     measured = np.interp(np.arange(len(loss)), at, values)
+    if not loss.any():
+        return measured
     corrected: NDArray[np.float64] = np.sqrt(loss * np.clip(measured, loss / _TRUST, loss * _TRUST))
     return np.maximum.accumulate(corrected)
-
-
-class _Measure:
-    """The mean loss of a network with some units gone, lower is better, in the chooser's unit."""
-
-    def __init__(self, model: nn.Module, groups: Groups, crops: CalibrationCrops, metric: Metric, weights: Weights) -> None:
-        self._shell, self._groups, self._crops = SlicedShell(model, weights), groups, crops
-        self._metric, self.calls = metric.chooser, 0
-
-    def __call__(self, pruned: list[int]) -> float:
-        self.calls += 1
-        network = self._shell.cut(self._groups.cuts(Selection(self._groups.space, tuple(sorted(pruned)))))
-        with torch.inference_mode():
-            values = self._metric.per_image(answer(network, self._crops.inputs), self._crops.targets)
-        mean = float(values.double().mean())
-        return -mean if self._metric.higher_is_better else mean

@@ -48,11 +48,15 @@ def eliminate(parts: Iterable[Part], group: int, size: int, most: int) -> tuple[
 
 
 class _State:
-    """P = inverse moments and B = fitted weights of what is left of one part, and the loss so far."""
+    """P = inverse moments and B = fitted weights of what is left of one part, and the loss so far.
+
+    Of the group's own columns alone: what is done to those looks at no others.
+    """
 
     def __init__(self, part: Part, columns: Tensor) -> None:
-        inverse = torch.linalg.inv(part.second)
-        self.inverse, self.fitted, self.columns = (inverse + inverse.T) / 2, part.targets.clone(), columns
+        own = columns.flatten()
+        self.inverse, self.fitted = part.inverse[own[:, None], own], part.targets[own]
+        self.columns = torch.arange(len(own), device=own.device).reshape(columns.shape)
         self.lost = 0.0
 
     def costs(self, units: NDArray[np.intp]) -> NDArray[np.float64]:

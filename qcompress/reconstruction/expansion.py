@@ -66,15 +66,16 @@ class Reconstruction:
     def _changes(self, group: int, size: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """(m,) and (m, m) changes of the loss by flipping one unit, or two."""
         singles, pairs = np.zeros(size), np.zeros((size, size))
+        first, second = np.triu_indices(size, 1)
         for sweep in self._sweeps:
             if group in sweep.columns:
                 columns = sweep.columns[group]
-                singles += sweep.changes(columns)
-                first, second = np.triu_indices(size, 1)
+                products = sweep.products()
+                singles += sweep.changes(columns, products)
                 step = max(1, _PAIRS // (4 * columns.shape[1] ** 2))
                 for start in range(0, len(first), step):
                     i, j = first[start : start + step], second[start : start + step]
-                    pairs[i, j] += sweep.changes(torch.cat((columns[i], columns[j]), 1))
+                    pairs[i, j] += sweep.changes(torch.cat((columns[i], columns[j]), 1), products)
         return singles, pairs + pairs.T
 
 
@@ -82,9 +83,8 @@ class _Sweep:
     """One part, swept on the columns that are kept."""
 
     def __init__(self, part: Part) -> None:
-        inverse = torch.linalg.inv(part.second)
         self.columns = part.columns
-        self.swept, self.targets = -(inverse + inverse.T) / 2, part.targets.clone()
+        self.swept, self.targets = -part.inverse, part.targets
         self.loss = 0.0
 
     def pivot(self, flipped: Tensor) -> None:
@@ -101,8 +101,12 @@ class _Sweep:
         self.targets[flipped] = targets
         self.swept = (swept + swept.T) / 2
 
-    def changes(self, columns: Tensor) -> NDArray[np.float64]:
-        """(K,) changes of the loss by flipping each of K sets of columns (K, c) alone."""
-        blocks, held = self.swept[columns[:, :, None], columns[:, None, :]], self.targets[columns]
-        found: NDArray[np.float64] = -(held * torch.linalg.solve(blocks, held)).sum((1, 2)).cpu().numpy()
+    def products(self) -> Tensor:
+        """(D, D) of the rows of the targets."""
+        return self.targets @ self.targets.T
+
+    def changes(self, columns: Tensor, products: Tensor) -> NDArray[np.float64]:
+        """(K,) changes of the loss by flipping each of K sets of columns (K, c) alone: -trace of A_FF^-1 (U U')_FF."""
+        blocks, held = (of[columns[:, :, None], columns[:, None, :]] for of in (self.swept, products))
+        found: NDArray[np.float64] = -torch.linalg.solve(blocks, held).diagonal(dim1=1, dim2=2).sum(1).cpu().numpy()
         return found

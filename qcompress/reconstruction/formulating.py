@@ -38,6 +38,7 @@ from qcompress.solvers.profile import Profiles
 __all__ = ["Eliminated", "Formulated", "eliminated", "formulate"]
 
 _DOUBLINGS = 16
+_ROUNDING = 1e-9  # of the loss: differences below are none
 Solve = Callable[[Problem], Selection]
 
 
@@ -112,13 +113,16 @@ def formulate(known: Eliminated, target: Budget, alignment: Alignment, seed: int
     start = np.concatenate([np.zeros(0, bool), *rows])
     scale = np.array([_factor(*item) for item in zip(known.profiles, known.predicted, counts.tolist(), strict=True)])
     model = Reconstruction(space, known.parts)
-    base = model.loss(start)
+    base = max(model.loss(start), 0.0)
     local = model.expansion(scale)
 
     def solve(problem: Problem) -> Selection:
-        return to_capacity(problem, target, Profiles(), seed, align=alignment).selection
+        return to_capacity(problem, target, Profiles(), seed, align=alignment, certified=False).selection
 
-    price = _price(local, start, solve, lambda x: _change(model, start, base, x, scale), base / max(int(start.sum()), 1) / 8)
+    def worse(x: NDArray[np.bool_]) -> bool:
+        return _change(model, start, base, x, scale) > _ROUNDING * base
+
+    price = _price(local, start, solve, worse, base / max(int(start.sum()), 1) / 8)
     return Formulated(_priced(local, start, price), Selection.of(space, start), price)
 
 
@@ -155,13 +159,14 @@ def _priced(local: Problem, start: NDArray[np.bool_], price: float) -> Problem:
 
 
 def _price(
-    local: Problem, start: NDArray[np.bool_], solve: Solve, change: Callable[[NDArray[np.bool_]], float], first: float
+    local: Problem, start: NDArray[np.bool_], solve: Solve, worse: Callable[[NDArray[np.bool_]], bool], first: float
 ) -> float:
-    """The smallest price tried at which the solution is no worse than the start."""
+    """The smallest price tried at which the solution is not worse than the start; if need be one at which it is the start."""
     price = first
-    for _ in range(_DOUBLINGS):
+    for _ in range(_DOUBLINGS if first > 0 else 1):
         found = solve(_priced(local, start, price)).x
-        if np.array_equal(found, start) or change(found) <= 0:
+        if np.array_equal(found, start) or not worse(found):
             return price
         price *= 2
-    return price
+    pulls = np.concatenate([np.zeros(0), *(np.abs(c).sum(1) for c in local.couplings)])
+    return float((np.abs(local.linear) + pulls).sum())

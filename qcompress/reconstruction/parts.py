@@ -27,13 +27,14 @@ RIDGE = 1e-3
 class Part:
     """One division of one consumer, float64.
 
-    second   (D, D) damped second moments, the constant 1 in the last place
-    targets  (D, outputs) the dense weights times the square root of the sensitivity: squares are squares of the output
+    inverse  (D, D) inverse of the damped second moments, the constant 1 in the last place; symmetric
+    targets  (D, outputs) the dense weights times the square root of the sensitivity: squares are squares of the network's
+             output. At most D columns: more are exchanged for as many with the same products of rows
     columns  per group (by its place) that the division sees: (units, K) the columns of each unit
     """
 
     layer: str
-    second: Tensor
+    inverse: Tensor
     targets: Tensor
     columns: Mapping[int, Tensor]
 
@@ -53,31 +54,35 @@ def parts_of(groups: Groups, moments: Mapping[str, SecondMoments], sensitivity: 
 
 def _divisions(name: str, found: SecondMoments, feels: Tensor, members: Mapping[int, Member], groups: Groups) -> list[Part]:
     second = found.damped(RIDGE)
-    each = (second.shape[1] - 1) // found.taps  # input channels of a division
     parts = []
     for division in range(len(second)):
         columns = {
             number: torch.from_numpy(own).to(second.device)
             for number, member in members.items()
-            if (own := _columns(groups.groups[number], member, division, each, found.taps)).size
+            if (own := _columns(groups.groups[number], member, division, found)).size
         }
         if columns:
-            targets = _weighted(found.weight[division], feels[division], found.shared)
-            parts.append(Part(name, second[division], targets, columns))
+            inverse = torch.linalg.inv(second[division])
+            targets = _weighted(found.weight[division], feels[division] * found.seen, found.shared)
+            parts.append(Part(name, (inverse + inverse.T) / 2, targets, columns))
     return parts
 
 
-def _columns(group: Group, member: Member, division: int, each: int, taps: int) -> np.ndarray:
+def _columns(group: Group, member: Member, division: int, found: SecondMoments) -> np.ndarray:
     """(units, K) columns of the division that each unit owns; empty where it owns none there."""
+    each = found.channels
     own = [[c - division * each for c in channels if c // each == division] for channels in member.channels]
     if len({len(channels) for channels in own}) != 1:
         raise ValueError(f"group {group.name}: its units own different numbers of channels of a division of {member.layer}")
-    return np.array([[c * taps + tap for c in channels for tap in range(taps)] for channels in own], np.int64)
+    return np.array([found.columns(channels) for channels in own], np.int64)
 
 
 def _weighted(weight: Tensor, feels: Tensor, shared: int) -> Tensor:
-    """(D, outputs * shared) the weights times the square root of `feels` (outputs, outputs), for every tap alike."""
+    """(D, outputs * shared or D) the weights times the square root of `feels` (outputs, outputs), for every tap alike."""
     values, vectors = torch.linalg.eigh((feels + feels.T) / 2)
     root = vectors * values.clamp(min=0).sqrt()
-    rooted: Tensor = weight.reshape(len(weight), shared, -1) @ root
-    return rooted.reshape(len(weight), -1)
+    rooted: Tensor = (weight.reshape(len(weight), shared, -1) @ root).reshape(len(weight), -1)
+    if rooted.shape[1] > len(rooted):
+        triangle: Tensor = torch.linalg.qr(rooted.T, mode="r").R
+        return triangle.T
+    return rooted

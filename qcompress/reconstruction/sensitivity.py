@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from qcompress import seeds
 from qcompress.data.images import CalibrationCrops
+from qcompress.errors import InputError
 from qcompress.frozen import answer, frozen
 from qcompress.progress import Advance
 from qcompress.recover.design import divisions
@@ -31,8 +32,8 @@ def measure_sensitivity(
     J is the derivative of all that the network returns in the layer's outputs at one place, before what follows them. An error
     e there changes the network's output by about e J'J e' in squares: the Gauss-Newton curvature, places taken as independent
     (as in K-FAC, Martens and Grosse, ICML 2015). It is measured by random projections: one normal vector v of the output's
-    shape per crop, the gradient of v . output, one forward and one backward pass. Layers on which the output does not
-    depend are left out; the network is left as it was.
+    shape per crop, the gradient of v . output, one forward and one backward pass. Layers on which the output does not depend,
+    as far as gradients know, are left out; the network is left as it was. Raises InputError where a gradient is not finite.
 
     The loss itself is not differentiated: its gradients follow the residuals of the calibration crops, and a choice by
     them was worse (docs/benchmarks.md).
@@ -59,19 +60,35 @@ def measure_sensitivity(
                 watch(name)
             for start in range(0, len(crops), batch):
                 inputs = crops.inputs[start : start + batch].clone().requires_grad_(True)
-                projected = [(output * _normal(output, start)).sum() for output in outputs_of(answer(model, inputs))]
-                torch.stack(projected).sum().backward()  # type: ignore[no-untyped-call]
+                _projected(outputs_of(answer(model, inputs)), start).backward()  # type: ignore[no-untyped-call]
                 if progress:
                     progress(min(start + batch, len(crops)) / len(crops))
         finally:
             for handle in handles:
                 handle.remove()
+    for name, found in sums.items():
+        if not bool(torch.isfinite(found).all()):
+            message = f"layer {name}: how the output depends on it, on the calibration images, is not finite"
+            raise InputError(message, "another --objective does not differentiate all outputs")
     return {name: found / len(crops) for name, found in sums.items()}
 
 
-def _normal(like: Tensor, start: int) -> Tensor:
-    """Independent normal numbers, the same for the same shape and place on every device."""
-    generator = torch.Generator().manual_seed(seeds.integer(start, f"sensitivity/{tuple(like.shape)}"))
+def _projected(outputs: list[Tensor], start: int) -> Tensor:
+    """() the sum over all outputs that can be differentiated, each times normal numbers of its own.
+
+    Raises InputError where there is none.
+    """
+    parts = [(output * _normal(output, start, place)).sum() for place, output in enumerate(outputs) if output.requires_grad]
+    if not parts:
+        hint = "is its forward under no_grad? --objective magnitude needs no gradients"
+        raise InputError("the network's output does not depend on its input in a way that can be differentiated", hint)
+    return torch.stack([part.double() for part in parts]).sum()
+
+
+def _normal(like: Tensor, start: int, place: int) -> Tensor:
+    """Independent normal numbers, the same for the same shape, crops and place among the outputs, on every device."""
+    own = f"/{place}" if place else ""
+    generator = torch.Generator().manual_seed(seeds.integer(start, f"sensitivity/{tuple(like.shape)}{own}"))
     return torch.randn(like.shape, generator=generator).to(like)
 
 

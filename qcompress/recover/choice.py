@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from qcompress.data.images import CalibrationCrops, Crops, SelectionCrops
+from qcompress.errors import InputError
 from qcompress.frozen import answer
 from qcompress.groups import Cut, Groups
 from qcompress.metrics import Metric
@@ -71,7 +72,7 @@ def recover_best(
         begun = copy.deepcopy(slim)
         static.repair(begun, cuts)
         candidates.append(Recovered(begun, level, False, (), ""))
-    repaired = recover(level, dense, begun, groups, cuts, calibration, batch=batch, begun=static is not None, progress=progress)
+    repaired = recover(level, dense, begun, groups, cuts, calibration, batch=batch, begun=begun is not slim, progress=progress)
     candidates.insert(0, Recovered(repaired.model, level, False, repaired.layers, ""))
     if level != "none":
         candidates.append(Recovered(recover("none", dense, slim, groups, cuts, calibration).model, "none", False, (), ""))
@@ -79,7 +80,11 @@ def recover_best(
             restated = [(reestimate_batchnorm(one.model, calibration, batch), one) for one in candidates if one.level == level]
             candidates += [replace(one, model=model, batchnorm_reestimated=True) for model, one in restated]
     values = [mean_metric(candidate.model, selection, metric, batch) for candidate in candidates]
-    best = values.index((max if metric.higher_is_better else min)(values))
+    if all(map(math.isnan, values)):
+        raise InputError(f"{metric.name} on the selection images is not a number", "look for images that it cannot judge")
+    worst = -math.inf if metric.higher_is_better else math.inf
+    ranks = [worst if math.isnan(value) else value for value in values]
+    best = ranks.index((max if metric.higher_is_better else min)(ranks))
     return replace(candidates[best], note=_note(candidates[best], level, values[best], metric), value=values[best])
 
 

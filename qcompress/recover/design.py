@@ -13,7 +13,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["Affine", "divisions", "is_affine", "output_rows", "places_of", "rows", "set_matrix", "weight_matrix"]
+__all__ = [
+    "Affine",
+    "divisions",
+    "is_affine",
+    "output_rows",
+    "parameters_of",
+    "places_of",
+    "rows",
+    "set_matrix",
+    "weight_matrix",
+]
 
 _Conv: TypeAlias = nn.Conv1d | nn.Conv2d | nn.Conv3d
 _Transposed: TypeAlias = nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
@@ -47,21 +57,25 @@ def rows(module: Affine, x: Tensor, output: Tensor, places: Tensor) -> Tensor:
     if isinstance(module, nn.Linear):
         return x.reshape(len(x), -1, x.shape[-1])[:, places].flatten(0, 1)[None]
     spatial = output.shape[2:]
-    where: tuple[slice | Tensor, ...] = (slice(None), slice(None), *torch.unravel_index(places, spatial))
-    seen = _windows(module, x, spatial)[where]
-    seen = seen.reshape(len(x), module.groups, x.shape[1] // module.groups, len(places), -1)  # N, g, C / g, P, kernel
-    return seen.permute(1, 0, 3, 2, 4).reshape(module.groups, len(x) * len(places), -1)
-
-
-def _windows(module: _Conv | _Transposed, x: Tensor, spatial: torch.Size) -> Tensor:
-    """A view (N, C, *spatial, *kernel): the input under the kernel at every output place."""
     if isinstance(module, _Transposed):
         x, stride = _stuffed(module, x, spatial), (1,) * len(spatial)
     else:
         x, stride = _padded(module, x), module.stride
-    for axis, (size, step, dilation) in enumerate(zip(module.kernel_size, stride, module.dilation, strict=True), start=2):
-        x = x.unfold(axis, dilation * (size - 1) + 1, step)[..., ::dilation]
-    return x
+    seen = x.flatten(2).transpose(1, 2).contiguous()  # whole places are read then, of all channels at once
+    seen = seen[:, _under_kernel(module, x.shape[2:], stride, torch.unravel_index(places, spatial))]
+    seen = seen.reshape(len(x), len(places), -1, module.groups, x.shape[1] // module.groups)  # N, P, kernel, g, C / g
+    return seen.permute(3, 0, 1, 4, 2).reshape(module.groups, len(x) * len(places), -1)
+
+
+def _under_kernel(
+    module: _Conv | _Transposed, sides: torch.Size, stride: tuple[int, ...], places: tuple[Tensor, ...]
+) -> Tensor:
+    """(P * kernel,): where in the flattened, padded input of these sides the kernel looks from `places`, (P,) per axis."""
+    where = places[0].new_zeros(len(places[0]), 1)
+    for at, size, step, dilation, side in zip(places, module.kernel_size, stride, module.dilation, sides, strict=True):
+        along = (at * step)[:, None] + dilation * torch.arange(size, device=at.device)
+        where = (where[:, :, None] * side + along[:, None, :]).flatten(1)
+    return where.flatten()
 
 
 def _padded(module: _Conv, x: Tensor) -> Tensor:
@@ -106,12 +120,19 @@ def weight_matrix(module: Affine) -> Tensor:
 
 def set_matrix(module: Affine, matrix: Tensor) -> None:
     """The inverse of `weight_matrix`: gives the layer new parameters. A layer without a bias gets one."""
+    old = module.weight
+    weight, bias = parameters_of(module, matrix)
+    module.weight, module.bias = nn.Parameter(weight, old.requires_grad), nn.Parameter(bias, old.requires_grad)
+
+
+def parameters_of(module: Affine, matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """Weight and bias, as `module` has them, for a matrix (g, D + 1, outputs / g) of perhaps other channels than its own."""
     weight, bias = matrix[:, :-1], matrix[:, -1].flatten()
-    g, old = divisions(module), module.weight
+    g, old, each = len(matrix), module.weight, matrix.shape[2]
+    taps = old.shape[2:]  # none of a linear layer
     if isinstance(module, _Transposed):
-        new = weight.reshape(g, old.shape[0] // g, -1, old.shape[1]).transpose(2, 3).reshape(old.shape)
+        new = weight.reshape(g, -1, taps.numel(), each).transpose(2, 3).reshape(-1, each, *taps)
         new = new.flip(tuple(range(2, old.dim())))
     else:
-        new = weight.transpose(1, 2).reshape(old.shape)
-    module.weight = nn.Parameter(new.to(old).contiguous(), old.requires_grad)
-    module.bias = nn.Parameter(bias.to(old), old.requires_grad)
+        new = weight.transpose(1, 2).reshape(g * each, -1, *taps)
+    return new.to(old).contiguous(), bias.to(old)

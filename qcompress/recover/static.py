@@ -8,18 +8,16 @@ errors down the network, which the sequential repair (`lstsq`) does for better o
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from qcompress.groups import Cut
-from qcompress.recover.design import Affine, divisions, set_matrix
+from qcompress.recover.design import Affine, divisions, parameters_of
 from qcompress.recover.moments import SecondMoments, affine
 
 __all__ = ["RIDGE", "StaticRepair"]
-
-_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 RIDGE = 1e-4
 """Times the mean of x^2: 1e-3 and 1e-2 cost 0.02 and 0.1 dB on DnCNN, elsewhere it does not matter (docs/benchmarks.md)."""
@@ -36,23 +34,17 @@ class StaticRepair:
     moments: Mapping[str, SecondMoments]
     ridge: float = RIDGE
 
-    def __call__(self, name: str, cut: Cut) -> tuple[Tensor, Tensor | None] | None:
+    def __call__(self, name: str, cut: Cut) -> tuple[Tensor, Tensor] | None:
         """Weight and bias of layer `name` under `cut`; None where no input went, or nothing is known of the layer."""
         found = self.moments.get(name)
         if cut.kept_in is None or found is None:
             return None
         module = affine(self.dense, name)
-        shell = _resized(module, cut)
-        set_matrix(shell, self._matrix(module, found, cut))
-        assert shell.bias is not None
-        return shell.weight.detach(), shell.bias.detach()
+        return parameters_of(module, self._matrix(module, found, cut))
 
     def to(self, device: torch.device | str, dense: nn.Module) -> StaticRepair:
         """The same on `device`, where `dense` is the network."""
-        moved = {
-            name: replace(found, second=found.second.to(device), weight=found.weight.to(device))
-            for name, found in self.moments.items()
-        }
+        moved = {name: found.to(device) for name, found in self.moments.items()}
         return StaticRepair(dense, moved, self.ridge)
 
     def repair(self, slim: nn.Module, cuts: Mapping[str, Cut]) -> None:
@@ -62,30 +54,29 @@ class StaticRepair:
             if given is None:
                 continue
             module, (weight, bias) = affine(slim, name), given
-            module.weight = nn.Parameter(weight, module.weight.requires_grad)
-            module.bias = None if bias is None else nn.Parameter(bias, module.weight.requires_grad)
+            trained = module.weight.requires_grad
+            module.weight, module.bias = nn.Parameter(weight, trained), nn.Parameter(bias, trained)
 
     def _matrix(self, module: Affine, found: SecondMoments, cut: Cut) -> Tensor:
         """(g, D' + 1, outputs' / g) the fitted weights of what is kept, the bias in the last row."""
         second = found.damped(self.ridge)
         assert cut.kept_in is not None
-        kept = [c for c in cut.kept_in if c < (second.shape[1] - 1) // found.taps]  # all divisions keep equal places
-        columns = [c * found.taps + tap for c in kept for tap in range(found.taps)]
-        rows = torch.tensor([*columns, second.shape[1] - 1], device=second.device)
+        kept = found.columns(c for c in cut.kept_in if c < found.channels)  # all divisions keep equal places
+        rows = torch.tensor([*kept, second.shape[1] - 1], device=second.device)
         answers = second[:, rows] @ found.weight
         fitted = torch.linalg.solve(second[:, rows[:, None], rows], answers)
         if found.shared > 1:
-            fitted = self._unshared(module, fitted, found.shared)
+            fitted = self._unshared(module, fitted, found)
         return _outputs(fitted, module, cut)
 
     @staticmethod
-    def _unshared(module: Affine, fitted: Tensor, taps: int) -> Tensor:
+    def _unshared(module: Affine, fitted: Tensor, found: SecondMoments) -> Tensor:
         """One row per channel and tap again; what the taps have of constants goes into the bias, borders aside."""
-        g, size, outputs = fitted.shape[0], fitted.shape[1] - 1, fitted.shape[2] // taps
-        bias = fitted[:, -1:].reshape(g, 1, taps, outputs).sum(2)
+        g, size, outputs = fitted.shape[0], fitted.shape[1] - 1, fitted.shape[2] // found.shared
+        bias = found.seen * fitted[:, -1:].reshape(g, 1, found.shared, outputs).sum(2)
         if module.bias is not None:
             bias = bias + module.bias.detach().double().reshape(g, 1, outputs)
-        return torch.cat((fitted[:, :-1].reshape(g, size * taps, outputs), bias), 1)
+        return torch.cat((fitted[:, :-1].reshape(g, size * found.shared, outputs), bias), 1)
 
 
 def _outputs(matrix: Tensor, module: Affine, cut: Cut) -> Tensor:
@@ -95,16 +86,3 @@ def _outputs(matrix: Tensor, module: Affine, cut: Cut) -> Tensor:
     each = matrix.shape[2]
     places = [c for c in cut.kept_out if c < each] if divisions(module) > 1 else list(cut.kept_out)
     return matrix[:, :, torch.tensor(places, device=matrix.device)]
-
-
-def _resized(module: Affine, cut: Cut) -> Affine:
-    """A layer of the kind and shape that `module` has under `cut`, its weights not set."""
-    assert cut.kept_in is not None
-    inputs, g = len(cut.kept_in), divisions(module)
-    if isinstance(module, nn.Linear):
-        outputs = module.out_features if cut.kept_out is None else len(cut.kept_out)
-        return nn.Linear(inputs, outputs, device=module.weight.device, dtype=module.weight.dtype)
-    outputs = module.out_channels if cut.kept_out is None else len(cut.kept_out)
-    options = {"groups": g, "device": module.weight.device, "dtype": module.weight.dtype}
-    kind = next(kind for kind in _CONVOLUTIONS if isinstance(module, kind))  # a subclass may want other arguments
-    return kind(inputs, outputs, module.kernel_size, **options)  # type: ignore[arg-type]

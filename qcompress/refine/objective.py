@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from qcompress.data.images import SelectionCrops
+from qcompress.data.images import CalibrationCrops, SelectionCrops
 from qcompress.frozen import answer
 from qcompress.groups import Groups
 from qcompress.masks import consumer_masks
@@ -33,6 +33,8 @@ class SlicedMetric:
     bytes; 0: all are done). The values are those of the plain network, to the last bit. A network that cannot be followed is
     measured without; the first chunk that comes for the third time is measured both ways, to see whether it can.
 
+    The refinement's crops are the selection's; the calibration of an objective (`reconstruction.calibration`) has its own.
+
     Images are measured in chunks of `batch`, counted from the start of the range that is asked for, whatever else is asked in
     the same call, was asked before or is reused: an image's value depends on the candidate and the range alone.
 
@@ -44,7 +46,7 @@ class SlicedMetric:
         self,
         model: nn.Module,
         groups: Groups,
-        crops: SelectionCrops,
+        crops: SelectionCrops | CalibrationCrops,
         metric: Metric,
         batch: int = 8,
         *,
