@@ -83,7 +83,7 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8])
     options = parser.parse_args()
     bench = open_bench(options, 0)
-    load, asked = bench.job._load(), candidates(bench.select(0.5), options.candidates, 0)
+    load, asked = bench.job._load(), candidates(bench.select(0.5), options.candidates, 1, 0)
     images, chunk = len(load.selection), images_per_task(load.selection)
     print(f"{os.cpu_count()} cores, {images} crops of {load.selection.inputs.shape[-1]} in chunks of {chunk}\n")
     print("| candidates at a time | who | candidates a second | wall clock: times as fast | CPU: times as fast |")
