@@ -20,7 +20,7 @@ def setting(seed: int, width: int) -> tuple[LeastSquares, NDArray[np.bool_]]:
     return problem, x
 
 
-def flips(problem: Problem) -> list[tuple[int, ...]]:
+def flips(problem: LeastSquares) -> list[tuple[int, ...]]:
     """Every one and every two units of one group."""
     return [
         places
@@ -62,8 +62,8 @@ def test_moving_there_and_back_restores_it() -> None:
     assert model.loss(x) == pytest.approx(base, rel=1e-9)
     after = model.expansion()
     np.testing.assert_allclose(after.linear, before.linear, rtol=1e-7)
-    for one, other in zip(after.couplings, before.couplings, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-9 * np.abs(before.linear).max())
+    for one, earlier in zip(after.couplings, before.couplings, strict=True):
+        np.testing.assert_allclose(one, earlier, rtol=1e-6, atol=1e-9 * np.abs(before.linear).max())
     assert model.loss(np.zeros(len(x), bool)) == pytest.approx(0.0, abs=1e-9 * base)
 
 

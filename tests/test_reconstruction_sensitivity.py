@@ -11,9 +11,9 @@ from torch.nn import functional
 
 from qcompress.data.images import CalibrationCrops
 from qcompress.errors import InputError
-from qcompress.recover.design import Affine, divisions
 from qcompress.reconstruction import sensitivity
 from qcompress.reconstruction.sensitivity import measure_sensitivity
+from qcompress.recover.design import Affine, divisions
 from qcompress.surgery import outputs_of
 
 SHAPE = (1, 2, 4, 5)
@@ -89,7 +89,8 @@ def jacobian(model: nn.Module, name: str, x: Tensor) -> Tensor:
 
     axis, g = (-1 if isinstance(module, nn.Linear) else 1), divisions(module)
     total = torch.zeros((), dtype=torch.float64)
-    for part in torch.autograd.functional.jacobian(outputs, tuple(x.new_zeros(shape) for shape in shapes)):
+    at = tuple(x.new_zeros(shape) for shape in shapes)
+    for part in torch.autograd.functional.jacobian(outputs, at):  # type: ignore[no-untyped-call]
         rows = part.movedim(axis if axis < 0 else axis + 1, -1)  # one axis more, that of the outputs, comes first
         rows = rows.reshape(-1, g, rows.shape[-1] // g).transpose(0, 1)
         total = total + rows.transpose(1, 2) @ rows
@@ -113,11 +114,12 @@ def test_it_is_the_square_of_the_jacobian_before_what_follows_the_layer(
 
 
 def test_on_average_normal_vectors_give_the_same() -> None:
-    model, crops = nn.Sequential(nn.Conv2d(2, 3, 1), nn.Conv2d(3, 2, 1)).double(), 2000
+    second, crops = nn.Conv2d(3, 2, 1).double(), 2000
+    model = nn.Sequential(nn.Conv2d(2, 3, 1).double(), second)
     inputs = torch.zeros(crops, 2, 1, 1, dtype=torch.float64)
     found = measure_sensitivity(model, ["0"], CalibrationCrops(inputs, inputs), batch=500)["0"][0]
-    second = model[1].weight.detach()[:, :, 0, 0]
-    exact = second.T @ second
+    weight = second.weight.detach()[:, :, 0, 0]
+    exact = weight.T @ weight
     assert float((found - exact).norm() / exact.norm()) < 5 * (3 / crops) ** 0.5  # five standard deviations of the trace
 
 
@@ -130,7 +132,7 @@ def test_outputs_of_one_shape_have_projections_of_their_own() -> None:
 
 def test_the_network_is_left_as_it_was() -> None:
     model = built(Gated)
-    model.first.weight.requires_grad_(False)  # type: ignore[union-attr, operator]
+    model.first.weight.requires_grad_(False)  # type: ignore[union-attr]
     before = {name: value.clone() for name, value in model.state_dict().items()}
     inputs = torch.rand(5, 2, 4, 5, dtype=torch.float64)
     found = measure_sensitivity(model, ["first", "unused"], CalibrationCrops(inputs, inputs), batch=2)
@@ -159,7 +161,8 @@ class Broken(Silent):
     """The gradient of a root at zero is infinite, and times zero not a number."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return (self.layer(x) * 0).sqrt()
+        y: Tensor = (self.layer(x) * 0).sqrt()
+        return y
 
 
 @pytest.mark.parametrize(("kind", "words"), [(Silent, "can be differentiated"), (Broken, "layer layer")])

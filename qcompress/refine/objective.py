@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from qcompress.masks import consumer_masks
 from qcompress.metrics import Metric
 from qcompress.reuse import LIMIT, Reuse
 from qcompress.selection import Selection
-from qcompress.surgery import SlicedShell, Weights
+from qcompress.surgery import SlicedShell, Weights, outputs_of
 
 __all__ = ["MaskedMetric", "SlicedMetric"]
 
@@ -100,13 +101,13 @@ class SlicedMetric:
             return nullcontext()
         return torch.autocast(self._inputs.device.type, self._precision)
 
-    def _output(self, slim: nn.Module, chunk: slice) -> Tensor:
+    def _output(self, slim: nn.Module, chunk: slice) -> Any:
         """What `slim` returns for a chunk of the images."""
         if self._reuse is None:
             return self._plain(slim, chunk)
         span = chunk.start, chunk.stop
         try:
-            output: Tensor = self._reuse([(self._inputs[chunk], span)], self._shell.labels)
+            output = self._reuse([(self._inputs[chunk], span)], self._shell.labels)
         except Exception:  # what a foreign forward does when it is watched; where it fails unwatched, too, that is raised
             self._reuse = None
             return self._plain(slim, chunk)
@@ -114,13 +115,12 @@ class SlicedMetric:
         if self._seen[span] < _USED or self._checked:
             return output
         self._checked, plain = True, self._plain(slim, chunk)
-        if not torch.equal(output, plain):  # it computes with more than the dispatcher sees
+        if not _same(output, plain):  # it computes with more than the dispatcher sees
             self._reuse = None
         return plain
 
-    def _plain(self, slim: nn.Module, chunk: slice) -> Tensor:
-        output: Tensor = answer(slim, self._inputs[chunk])
-        return output
+    def _plain(self, slim: nn.Module, chunk: slice) -> Any:
+        return answer(slim, self._inputs[chunk])
 
 
 class MaskedMetric:
@@ -158,6 +158,12 @@ class MaskedMetric:
                 with consumer_masks(self._model, self._groups, keep[candidates], self._fill):
                     values.append(self._metric.per_image(answer(self._model, self._inputs[chosen]), self._targets[chosen]))
         return _signed(torch.cat(values), self._metric).reshape(len(selections), len(images))
+
+
+def _same(output: object, other: object) -> bool:
+    """Whether all tensors of what a network returned are equal to the last bit."""
+    ours, theirs = outputs_of(output), outputs_of(other)
+    return len(ours) == len(theirs) and all(map(torch.equal, ours, theirs))
 
 
 def _signed(values: Tensor, metric: Metric) -> NDArray[np.float64]:
