@@ -127,6 +127,8 @@ def test_formulate_solve_prune(
         "--align",
         "1",
         "-q",
+        "--objective",
+        "hybrid",
         "--coefficient",
         "similarity=0.5",
     ]
