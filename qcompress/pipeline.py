@@ -213,7 +213,7 @@ def prune(
             choice.kept,
             budget=settings.budget,
             sparsity=settings.sparsity,
-            objective=qubo.name_of(search.objective),
+            objective=qubo.name_of(settings.search.objective),
             backend=search.backend if known is None else known.backend,
             seed=settings.seed,
             ignore=search.ignore,
