@@ -158,7 +158,7 @@ def command(checkpoint: Checkpoint, settings: Settings) -> str:
     values = {
         "--budget": (settings.budget, default.budget),
         "--objective": (name_of(search.objective), name_of(default.search.objective)),
-        "--relinearise": (search.relinearise, 1),
+        "--relinearise": (search.relinearise or 1, 1),
         "--backend": (search.backend, default.search.backend),
         "--data": (data.source, None),
         "--noise": (data.noise, None),

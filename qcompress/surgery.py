@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -290,15 +291,20 @@ def _difference(model: nn.Module, groups: Groups, selection: Selection, slim: nn
         return relative_difference(answer(slim, *inputs), masked)
 
 
-Weights: TypeAlias = Callable[[str, Cut], tuple[Tensor, Tensor | None] | None]
+_Given: TypeAlias = tuple[Tensor, Tensor | None]
+Weights: TypeAlias = Callable[[str, Cut], _Given | None]
 """For a convolution or linear layer by its cut, the weight and the bias (or None) that it gets, or None: the sliced ones."""
+
+REMEMBERED = 2**26
+"""Bytes of weights given for cuts that a shell keeps, 64 MiB: the ones asked for last."""
 
 
 class SlicedShell:
     """One copy of a network that takes any cut in turn, for measuring many candidates.
 
     Layers are cut anew from the dense tensors, and only those whose cut differs from the last one's: nothing is deep-copied.
-    `weights` is asked for each of these that is a convolution or linear; what it gives must be a function of name and cut.
+    `weights` is asked for each of these that is a convolution or linear; what it gives must be a function of name and cut, and
+    is kept while it fits in `REMEMBERED` bytes: candidates of a search return to the cuts of the best one again and again.
     The network returned is the same object every time; it needs no gradients, must not be trained, and stays as it is until the
     next `cut`. Not to be shared between threads.
     """
@@ -308,7 +314,7 @@ class SlicedShell:
         self._modules = dict(self._inner.named_modules(remove_duplicate=False))
         self._dense: dict[str, _DenseLayer] = {}
         self._current: dict[str, Cut] = {}
-        self._weights = weights
+        self._weights, self._given, self._bytes = weights, OrderedDict[tuple[str, Cut], _Given](), 0
         self._labels: dict[int, tuple[str, str, bytes]] = {}
 
     def cut(self, cuts: Mapping[str, Cut]) -> nn.Module:
@@ -340,6 +346,19 @@ class SlicedShell:
         for key in tensors:
             self._labels[id(getattr(self._dense[name].module, key))] = name, key, state
 
+    def _asked(self, weights: Weights, name: str, cut: Cut) -> _Given | None:
+        """What `weights` gives, or gave not long ago."""
+        given = self._given.pop((name, cut), None)
+        if given is None:
+            given = weights(name, cut)
+            if given is None:
+                return None
+            self._bytes += _size(given)
+        self._given[name, cut] = given  # the last one now
+        while self._bytes > REMEMBERED:
+            self._bytes -= _size(self._given.popitem(last=False)[1])
+        return given
+
     def _cut(self, name: str, cut: Cut) -> tuple[dict[str, Tensor | None], dict[str, int]]:
         """The tensors and counts of a layer under its cut; a bias that it does not get is None."""
         dense = self._dense[name]
@@ -348,7 +367,7 @@ class SlicedShell:
         if self._weights is None or not isinstance(dense.module, nn.modules.conv._ConvNd | nn.Linear):
             return tensors, counts
         tensors.setdefault("bias", None)
-        given = self._weights(name, cut)
+        given = self._asked(self._weights, name, cut)
         if given is not None:
             weight, bias = given
             wanted = tuple(sliced["weight"].shape), counts["out_features" if "out_features" in counts else "out_channels"]
@@ -357,6 +376,11 @@ class SlicedShell:
                 raise PlanError(f"layer {name}: the weights that were given for its cut are {got}, expected {wanted}")
             tensors.update(weight=weight.detach(), bias=None if bias is None else bias.detach())
         return tensors, counts
+
+
+def _size(given: _Given) -> int:
+    """Bytes of what `weights` gave."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in given if tensor is not None)
 
 
 def _exchange(module: nn.Module, key: str, tensor: Tensor | None) -> None:

@@ -141,3 +141,15 @@ def test_the_relaxed_budget_is_met_wherever_the_budget_is_and_adds_up() -> None:
     assert (relaxed.capacity(every)[meets] >= relaxed.target).all()
     assert CountBudget(SPACE, 3).relaxed == CountBudget(SPACE, 3)
     assert CostBudget(SPACE, "params", params, 5).relaxed == CostBudget(SPACE, "params", params, 5)
+
+
+@given(st.sampled_from(["filters", "params", "macs"]), st.floats(0, 1), st.floats(0, 1))
+def test_a_part_is_a_share_of_the_target_and_otherwise_the_same(name: str, one: float, other: float) -> None:
+    whole = of(name, 0.5)
+    less, more = sorted((one, other))
+    assert whole.part(0).target == 0
+    assert whole.part(1).target == whole.target
+    assert 0 <= whole.part(less).target <= whole.part(more).target <= whole.target
+    assert abs(whole.part(one).target - one * whole.target) <= 0.5
+    assert (whole.part(one).name, whole.part(one).space) == (whole.name, whole.space)
+    assert np.array_equal(whole.part(one).capacity((1, 2, 3)), whole.capacity((1, 2, 3)))

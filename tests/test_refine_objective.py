@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,10 +18,11 @@ from qcompress.data.images import SelectionCrops
 from qcompress.errors import PlanError
 from qcompress.groups import Cut, Groups
 from qcompress.metrics import metric
+from qcompress.metrics_images import psnr
 from qcompress.refine.objective import MaskedMetric, SlicedMetric
 from qcompress.refine.swaps import swapped
 from qcompress.selection import Selection
-from qcompress.surgery import slim
+from qcompress.surgery import SlicedShell, Weights, slim
 from qcompress.tracing import trace
 
 PSNR = metric("psnr")
@@ -171,3 +173,59 @@ def test_half_precision_is_close_and_does_not_depend_on_what_is_reused(half_unet
     full = SlicedMetric(model, groups, crops(), PSNR, BATCH)([*chosen, *chosen], range(10))
     assert not np.array_equal(values[0], full)
     assert np.allclose(values[0], full, atol=0.1)
+
+
+def test_weights_are_asked_for_once_while_they_fit(
+    half_unet: tuple[nn.Module, Groups], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, groups = half_unet
+    asked: list[tuple[str, Cut]] = []
+    weights = doubled(model)
+
+    def counted(name: str, cut: Cut) -> tuple[Tensor, Tensor | None] | None:
+        given = weights(name, cut)
+        if given is not None:
+            asked.append((name, cut))
+        return given
+
+    one, other = (Selection(groups.space, pruned) for pruned in ((0, 9), (1, 9)))
+    expected = [float(network(torch.ones(1, 3, 16, 16)).sum()) for network in _cuts_in_turn(model, groups, weights, one, other)]
+    found = [float(network(torch.ones(1, 3, 16, 16)).sum()) for network in _cuts_in_turn(model, groups, counted, one, other)]
+    assert found == expected
+    assert len(asked) == len(set(asked))
+    asked.clear()
+    monkeypatch.setattr("qcompress.surgery.REMEMBERED", 0)
+    found = [float(network(torch.ones(1, 3, 16, 16)).sum()) for network in _cuts_in_turn(model, groups, counted, one, other)]
+    assert found == expected
+    assert len(asked) > len(set(asked))
+
+
+def _cuts_in_turn(model: nn.Module, groups: Groups, weights: Weights, *selections: Selection) -> Iterator[nn.Module]:
+    shell = SlicedShell(model, weights)
+    for _ in range(3):
+        for selection in selections:
+            yield shell.cut(groups.cuts(selection))
+
+
+class Pair(nn.Module):
+    """Two outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 3, 3, padding=1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = self.last(torch.relu(self.first(x)))
+        return y, y * 2
+
+
+def test_networks_with_several_outputs_are_measured_and_checked() -> None:
+    model = lively(Pair())
+    groups = trace(model, torch.zeros(1, 3, 16, 16))
+    pair = replace(PSNR, per_image=lambda output, target: psnr(output[1] - output[0], target))
+    evaluate = SlicedMetric(model, groups, crops(), pair, BATCH)
+    plain = SlicedMetric(model, groups, crops(), pair, BATCH, limit=0)
+    for pruned in ((), (0,), (1,), (1, 2), (0,)):
+        selection = [Selection(groups.space, pruned)]
+        assert np.array_equal(evaluate(selection, range(4)), plain(selection, range(4)))
+    assert evaluate.reuses

@@ -15,10 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from qcompress.alignment import Alignment
 from qcompress.budgets import Budget, CostBudget, CountBudget
 from qcompress.errors import BackendError, UsageError
 from qcompress.problem import Problem
-from qcompress.search import SearchResult, to_capacity
+from qcompress.search import SearchResult, allocate, to_capacity
 from qcompress.search_allocation import allocate_count
 from qcompress.search_descent import descend
 from qcompress.search_profiles import greedy_profiles
@@ -295,3 +296,38 @@ def test_failing_backends() -> None:
 
     with pytest.raises(BackendError, match="without 7 units"):
         to_capacity(problem, budget, forgetful, 0)
+
+
+@pytest.mark.parametrize("align", [1, 4])
+@pytest.mark.parametrize("seed", range(4))
+def test_counts_by_profiles_alone_are_the_best_that_meet_the_budget(seed: int, align: int) -> None:
+    space = UnitSpace.of([("a", 9), ("b", 5), ("c", 8)])
+    rng = np.random.default_rng(seed)
+    problem = Problem(space, np.sort(rng.random(22)), tuple(np.zeros((size, size)) for size in space.sizes))
+    profiles, alignment = greedy_profiles(problem), Alignment(space, align)
+
+    def energy(counts: tuple[int, ...]) -> float:
+        return sum(float(profile.energies[k]) for profile, k in zip(profiles, counts, strict=True))
+
+    for budget in (CountBudget(space, 8), CostBudget(space, "params", chain_cost(space), 60)):
+        found = tuple(allocate(profiles, budget, alignment).tolist())
+        goal = alignment.reach(budget)
+        meets = [
+            counts
+            for counts in itertools.product(*alignment.allowed)
+            if (int(goal.capacity(counts)) == goal.target if goal.counts_units else int(goal.capacity(counts)) >= goal.target)
+        ]
+        assert found in meets
+        best = min(map(energy, meets))
+        assert energy(found) <= (best if goal.counts_units else 1.1 * best) + 1e-12
+    with pytest.raises(UsageError, match="are to go"):
+        allocate(profiles, CostBudget(space, "params", chain_cost(space), chain_cost(space)({}) - 3), Alignment(space, 8))
+
+
+def test_without_a_certificate_the_selection_is_the_same() -> None:
+    problem = instance((6, 5), sign="mixed")
+    budget = CountBudget(problem.space, 5)
+    plain, bare = (to_capacity(problem, budget, SOLVERS["profile"], 1, certified=certified) for certified in (True, False))
+    assert bare.certificate is None
+    assert plain.certificate is not None
+    assert (bare.selection, bare.energy) == (plain.selection, plain.energy)
