@@ -141,7 +141,7 @@ ObjectiveName = Annotated[
     typer.Option(
         help="What is minimised: reconstruction (what is lost once the layers behind are refitted), hybrid (Taylor, Fisher and "
         "similarity), l1-qubo, interaction, taylor, fisher, magnitude, random; or auto: reconstruction where the network is "
-        "repaired by least squares, else hybrid in 6 steps."
+        "repaired by least squares (hybrid where it classifies), else hybrid in 6 steps."
     ),
 ]
 Relinearise = Annotated[

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from qcompress import choosing, kept_scores, offline, qubo, slim_folder
@@ -36,7 +37,7 @@ def formulate(
         QCompressError: one of its kinds, see `qcompress.errors`.
 
     """
-    settings, path = (settings or Settings()).resolved(), Path(out)
+    settings, path = (settings or Settings()), Path(out)
     if path.suffix == ".json":
         raise UsageError(f"--out {path}: expected a name like problem.bqm", "the JSON of the units is written beside it")
     if path.resolve() == Path(checkpoint).resolve():
@@ -44,7 +45,8 @@ def formulate(
     claim_file(path)
 
     wanted(settings).check()
-    job = prepare(Path(checkpoint), settings, observer, check=lambda groups: asked(groups, settings))
+    job = prepare(Path(checkpoint), settings, observer, check=partial(asked, settings=settings))
+    settings = job.settings
     with job.crew() as crew:
         problem = choosing.problem(job, crew, *asked(job.groups, settings))
     record = offline.write_problem(

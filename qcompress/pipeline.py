@@ -196,12 +196,12 @@ def prune(
     else:
         known = offline.read_selection(search.selection)
         settings = as_asked(settings, known)
-    settings = settings.resolved()
     refining.check_resume(settings, resume=resume, remote=known is None and is_remote(search))
     source = checkpoint if isinstance(checkpoint, Checkpoint) else Path(checkpoint)
     folder = claim(Path(out) if out else default_folder(source.path if isinstance(source, Checkpoint) else source))
     refining.check_folder(folder, resume=resume, say=observer.say)
-    job = prepare(source, settings, observer, images=images, check=lambda groups: asked(groups, settings))
+    job = prepare(source, settings, observer, images=images, check=partial(asked, settings=settings))
+    settings = job.settings
     given = None if known is None else found_of(known, job.groups.space, job.checkpoint.sha256)
     if given is not None:
         checked(given, asked(job.groups, settings)[0])
@@ -301,7 +301,7 @@ def prepare(
     for note in checkpoint.notes:
         observer.say(f"note: {note}")
     model = checkpoint.model.to(settings.device)
-    return Job(settings, checkpoint, model, groups, images, found, measured, watch)
+    return Job(settings.resolved(found.task), checkpoint, model, groups, images, found, measured, watch)
 
 
 def _loaded(path: Path, options: CheckpointOptions) -> Checkpoint:

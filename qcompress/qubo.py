@@ -193,7 +193,7 @@ class Reconstruction:
 
 @dataclass(frozen=True)
 class Auto:
-    """Where a run repairs by least squares `Reconstruction`, else `Hybrid` with scores taken anew: see `Settings.resolved`."""
+    """`Reconstruction` where images are repaired by least squares, else `Hybrid`, in steps or not: see `Settings.resolved`."""
 
     def problem(self, scores: Scores) -> Problem:
         """Raises UsageError: it stands for another."""

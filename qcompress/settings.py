@@ -201,12 +201,15 @@ class Settings:
         if self.recover not in ("none", "bias", "lstsq"):
             raise UsageError(f"unknown recovery {self.recover!r}", "one of none, bias, lstsq")
 
-    def resolved(self) -> Settings:
-        """The same with the objective and the steps that `Auto` and None stand for."""
+    def resolved(self, task: str = "denoising") -> Settings:
+        """The same with the objective and the steps that `Auto` and None stand for, for a network of this task.
+
+        What is lost after a repair is the better guide for images. For classes it was not: `Hybrid` is (docs/benchmarks.md).
+        """
         search = self.search
         if isinstance(search.objective, Auto):
             repaired = self.recover == "lstsq"
-            chosen: Objective = Reconstruction() if repaired else Hybrid()
+            chosen: Objective = Reconstruction() if repaired and task != "classification" else Hybrid()
             steps = search.relinearise or (1 if repaired else AS_CUT_STEPS)
             search = replace(search, objective=chosen, relinearise=steps)
         return replace(self, search=replace(search, relinearise=search.relinearise or 1))

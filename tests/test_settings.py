@@ -29,6 +29,13 @@ def test_auto_is_chosen_by_the_repair(recover: RecoverLevel, objective: Objectiv
     assert settings.search.objective == Auto()  # the value itself is never changed
 
 
+def test_classes_are_pruned_by_the_hybrid() -> None:
+    found = Settings().resolved("classification").search
+    assert (found.objective, found.relinearise) == (Hybrid(), 1)
+    assert Settings().resolved("segmentation").search.objective == Reconstruction()
+    assert Settings(recover="none").resolved("classification").search.relinearise == AS_CUT_STEPS
+
+
 def test_what_was_asked_for_stays() -> None:
     assert Settings(recover="none", search=SearchOptions(relinearise=2)).resolved().search.relinearise == 2
     assert Settings(search=SearchOptions(Taylor())).resolved().search == SearchOptions(Taylor(), relinearise=1)
