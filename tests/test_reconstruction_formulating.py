@@ -52,7 +52,7 @@ def known_of(
 def half_unet(floor: int = 1, calibrated: bool = True) -> Eliminated:
     """Of a network of 40 units in 5 groups that restores its inputs a little better than not at all."""
     model = lively(HalfUNet(3, 8, 2, ghost=False))
-    inputs = torch.rand((10, 3, 96, 96), generator=torch.Generator().manual_seed(0))
+    inputs = torch.rand((10, 3, 16, 16), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         targets = (model(inputs) + 0.01 * torch.randn(inputs.shape, generator=torch.Generator().manual_seed(1))).clamp(0, 1)
     return known_of(model, inputs, targets, floor=floor, calibrated=calibrated)
@@ -221,7 +221,7 @@ def test_what_is_calibrated_on_are_the_first_crops_whole_and_cut() -> None:
         return both(output, target)
 
     model = lively(HalfUNet(3, 8, 2, ghost=False))
-    inputs = torch.rand((10, 3, 16, 16), generator=torch.Generator().manual_seed(0))
+    inputs = torch.rand((10, 3, 96, 96), generator=torch.Generator().manual_seed(0))
     groups = trace(model, inputs[:1])
     orders: list[NDArray[np.intp]] = [np.arange(size - 1) for size in groups.space.sizes]
     losses = [np.arange(size, dtype=np.float64) for size in groups.space.sizes]
