@@ -4,7 +4,7 @@ Candidates are what the refinement asks: swaps of two units, in any groups, arou
 the same ones on the same crops, and must agree with the naive way. With --decisions: do convolutions in bfloat16 decide as
 float32 does?
 
-    python benchmarks/evaluation.py [--candidates 24] [--sparsities 0.5] [--swaps 1] [--decisions 200]
+    python benchmarks/evaluation.py [--candidates 25] [--sparsities 0.5] [--swaps 1] [--decisions 200]
 """
 
 from __future__ import annotations

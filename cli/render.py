@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["Terminal", "arguments", "observer", "print_json", "print_line", "print_table", "show_error", "show_report"]
 
 _LONGEST = 40  # characters of one argument in a title
+_REST = 74  # columns that a stage needs beside its bar: name, times, and a note such as the refinement's
 
 
 def show_error(error: QCompressError, *, as_json: bool, kind: str | None = None, code: int | None = None) -> None:
@@ -109,7 +110,7 @@ class Terminal:
         columns = (
             SpinnerColumn(),
             TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=max(4, min(24, self._console.width - _REST))),
             TaskProgressColumn(),
             TimeElapsedColumn(),
             TextColumn("left"),

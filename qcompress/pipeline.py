@@ -91,6 +91,15 @@ class Job:
         count = data.selection_crops or self._count(_SELECTION_CROPS)
         return self.splits.selection.crops(self._crop, count, rng).to(self.settings.device)
 
+    def judging(self) -> SelectionCrops:
+        """Crops of the selection images that the refinement has not measured on: they decide between its choice and others.
+
+        Of images that are taken whole there are no others than `selection`.
+        """
+        data, rng = self.settings.data, seeds.stream(self.settings.seed, "judging crops")
+        count = 2 * (data.selection_crops or self._count(_SELECTION_CROPS))
+        return self.splits.selection.crops(self._crop, count, rng).to(self.settings.device)
+
     def crew(self) -> AbstractContextManager[Crew]:
         """Who computes scores and the metric of candidates."""
         return hired(wanted(self.settings), self._load, self.watch.say)
@@ -177,17 +186,18 @@ def prune(
         QCompressError: one of its kinds, see `qcompress.errors`; nothing half-written is left behind.
 
     """
-    settings = (settings or Settings()).resolved()
+    settings = settings or Settings()
     if settings.plots:
         require()
     wanted(settings).check()
     search, known = settings.search, None
     if search.selection is None:
         check_backend(search)
-        refining.check_resume(settings, resume=resume, remote=is_remote(search))
     else:
         known = offline.read_selection(search.selection)
         settings = as_asked(settings, known)
+    settings = settings.resolved()
+    refining.check_resume(settings, resume=resume, remote=known is None and is_remote(search))
     source = checkpoint if isinstance(checkpoint, Checkpoint) else Path(checkpoint)
     folder = claim(Path(out) if out else default_folder(source.path if isinstance(source, Checkpoint) else source))
     refining.check_folder(folder, resume=resume, say=observer.say)
@@ -203,7 +213,7 @@ def prune(
             choice.kept,
             budget=settings.budget,
             sparsity=settings.sparsity,
-            objective=qubo.name_of(search.objective),
+            objective=qubo.name_of(settings.search.objective),
             backend=search.backend if known is None else known.backend,
             seed=settings.seed,
             ignore=search.ignore,
@@ -351,14 +361,15 @@ def choose(job: Job, *, folder: Path | None = None, given: Found | None = None) 
             return chosen
         result = refining.refined(job, crew, found, target, alignment, candidates, keeps)
     if result.interrupted:
-        job.watch.say("interrupted: finishing with the best selection so far (Ctrl-C again to give up)")
+        going_on = "" if keeps is None else "; --resume goes on from here"
+        job.watch.say(f"interrupted: finishing with the best selection so far (Ctrl-C again to give up){going_on}")
     return replace(chosen, refined=result.selection, kept=result.selection, refinement=result)
 
 
 def repair(job: Job, choice: Choice) -> tuple[Choice, Recovered]:
-    """Removes and repairs; where the refinement changed the choice, both, and the better on the selection crops is kept.
+    """Removes and repairs; where the refinement changed the choice, both, and the better on the judging crops is kept.
 
-    The refinement climbs on the network as cut. Its gain there need not survive the repair, which has the last word.
+    The refinement climbs on some crops, and with a repair that is not the last one. Its gain there need not be one elsewhere.
     """
     candidates = list(dict.fromkeys((choice.refined, choice.selected)))
     found = []
@@ -374,7 +385,7 @@ def repair(job: Job, choice: Choice) -> tuple[Choice, Recovered]:
                 job.groups,
                 cuts,
                 job.calibration(),
-                job.selection(),
+                job.judging(),
                 job.metric.chooser,
                 job.static_repair if job.settings.recover == "lstsq" else None,
                 progress=lambda done, note="", before=number: advance(before + done, note),

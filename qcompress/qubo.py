@@ -229,7 +229,8 @@ def objective(name: str, **coefficients: float) -> Objective:
     for key, value in coefficients.items():
         if key not in known:
             raise UsageError(
-                f"objective {name} has no coefficient {key!r}, expected one of: {', '.join(known) or '(it has none)'}"
+                f"objective {name} has no coefficient {key!r}, expected one of: {', '.join(known) or '(it has none)'}",
+                "name the objective that it is of, such as --objective hybrid" if name == "auto" else None,
             )
         if not math.isfinite(value):
             raise UsageError(f"objective {name}: {key} is {value}, expected a finite number")

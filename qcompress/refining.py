@@ -92,8 +92,8 @@ def refined(
         if kept.recalled:
             job.watch.say(f"refinement: goes on from {kept.recalled:,} measurements in {folder / journal.FILE}")
         result = _run(job, found, target, alignment, proposer, kept, kept)
-    if not result.complete:
-        job.watch.say(f"the refinement can go on later, with --resume: {folder / journal.FILE}")
+    if result.ended == "minutes":
+        job.watch.say("the minutes are over: --resume goes on from here")
     return result
 
 
@@ -107,16 +107,17 @@ def _run(
     kept: journal.Journal | None,
 ) -> RefineResult:
     options, chooser = job.settings.refine, job.metric.chooser
+
+    def value(of: float) -> str:
+        return f"{of if chooser.higher_is_better else -of:.3f} {chooser.unit}".rstrip()
+
+    def show(state: RefineProgress) -> None:
+        of = "" if state.of is None else f"/{state.of}"
+        gain = f"{state.best - state.start_value:+.3f}"
+        advance(state.spent, f"{value(state.best)} ({gain}), {math.floor(state.evaluations)}{of} evals")
+
     with job.watch.stage("refinement", 1.0) as advance:
-
-        def show(state: RefineProgress) -> None:
-            gain = f"{state.best - state.start_value:+.3f}"
-            best = state.best if chooser.higher_is_better else -state.best
-            of = "" if state.of is None else f"/{state.of}"
-            spent = f"{math.floor(state.evaluations)}{of} evaluations"
-            advance(state.spent, f"{best:.3f} {chooser.unit} ({gain} on the selection images), {spent}")
-
-        return refine(
+        result = refine(
             evaluate,
             found.search.selection,
             evaluations=options.most,
@@ -129,6 +130,9 @@ def _run(
             progress=show,
             clock=time.monotonic if kept is None else kept.clock,
         )
+        gained = f"{value(result.value)} ({result.gain:+.3f} on the selection images)"
+        advance(1.0, f"{gained}, {result.evaluations:.0f} evaluations, {result.accepted} improvements")
+    return result
 
 
 def _feasible(selection: Selection, target: Budget, alignment: Alignment) -> bool:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_map_only
 
-from qcompress.reuse_values import Box, Call, Form, Label, Store, Value
+from qcompress.reuse_values import HOLE, Box, Call, Form, Label, Store, Value, emptied, filled, listed
 
 __all__ = ["LIMIT", "Label", "Reuse", "Unfollowable"]
 
@@ -110,7 +110,7 @@ class Reuse:
         if known is None:
             tensors, result = self._perform(call)
             outputs = tuple((next(self._numbers), Form.of(tensor)) for tensor in tensors)
-            known = _Known(outputs, _emptied(result), call.view)
+            known = _Known(outputs, emptied(result), call.view)
             call.gives = tuple(Value(label, form) for label, form in known.outputs)
             self._settle(call, tensors, keep=self._at_once)
             if key is not None:
@@ -173,7 +173,7 @@ class Reuse:
         kwargs = {name: self._real(argument) for name, argument in call.kwargs.items()}
         if call.written is None:
             result = call.func(*args, **kwargs)
-            tensors = [result] if isinstance(result, Tensor) else [t for t in _listed(result) if isinstance(t, Tensor)]
+            tensors = [result] if isinstance(result, Tensor) else [t for t in listed(result) if isinstance(t, Tensor)]
             self._share(call, tensors)
             return tensors, result
         target = args[call.written]
@@ -320,9 +320,9 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             target.value = call.gives[0]
             return target
         family = _family(args) if known.view else None
-        if known.returned is _HOLE:
+        if known.returned is HOLE:
             return _Stand(call.gives[0], family or _Family())
-        return _filled(known.returned, iter([_Stand(value, family or _Family()) for value in call.gives]))
+        return filled(known.returned, iter([_Stand(value, family or _Family()) for value in call.gives]))
 
     def _label(self, tensor: Tensor) -> Label:
         """The label of a tensor that is no stand-in."""
@@ -333,7 +333,7 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _real_view(self, result: Any, key: Label) -> Any:
         """A view of the network's own tensors stays one: foreign code may look at its memory, as numpy does."""
-        for place, tensor in enumerate(_listed(result) or [result]):
+        for place, tensor in enumerate(listed(result) or [result]):
             self._views[id(tensor)] = tensor, (key, place)
         return result
 
@@ -378,27 +378,6 @@ def _family(args: tuple[Any, ...]) -> _Family:
 def _state(tensor: Tensor) -> tuple[int, int | None]:
     """Where the values of `tensor` are, and how often they were written into."""
     return tensor.data_ptr(), None if tensor.is_inference() else tensor._version
-
-
-_HOLE = object()
-
-
-def _listed(result: Any) -> Sequence[Any]:
-    return result if isinstance(result, list | tuple) else ()
-
-
-def _emptied(result: Any) -> Any:
-    """`result` with holes for its tensors."""
-    if isinstance(result, Tensor):
-        return _HOLE
-    return type(result)(map(_emptied, result)) if isinstance(result, list | tuple) else result
-
-
-def _filled(result: Any, tensors: Iterator[Tensor]) -> Any:
-    """The inverse of `_emptied`."""
-    if result is _HOLE:
-        return next(tensors)
-    return type(result)(_filled(item, tensors) for item in result) if isinstance(result, list | tuple) else result
 
 
 def _memory(tensor: Tensor) -> int:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
-__all__ = ["Box", "Call", "Form", "Label", "Store", "Value"]
+__all__ = ["HOLE", "Box", "Call", "Form", "Label", "Store", "Value", "emptied", "filled", "listed"]
 
 Label: TypeAlias = Hashable
 """Says how a tensor came about; equal labels mean equal values, to the last bit."""
@@ -107,3 +107,26 @@ class Store:
 
 def _size(box: Box) -> int:
     return box.tensor.untyped_storage().nbytes()
+
+
+HOLE = object()
+"""Where a tensor was."""
+
+
+def listed(result: Any) -> Sequence[Any]:
+    """What an operation returned, if it is several things."""
+    return result if isinstance(result, list | tuple) else ()
+
+
+def emptied(result: Any) -> Any:
+    """`result` with holes for its tensors."""
+    if isinstance(result, Tensor):
+        return HOLE
+    return type(result)(map(emptied, result)) if isinstance(result, list | tuple) else result
+
+
+def filled(result: Any, tensors: Iterator[Tensor]) -> Any:
+    """The inverse of `emptied`."""
+    if result is HOLE:
+        return next(tensors)
+    return type(result)(filled(item, tensors) for item in result) if isinstance(result, list | tuple) else result

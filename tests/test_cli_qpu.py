@@ -47,6 +47,12 @@ def test_prune_with_the_annealer(
     no_token_below(tmp_path, cloud.token)
 
 
+def test_a_search_elsewhere_cannot_be_repeated(cloud: Cloud, checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["prune", str(checkpoint), "--backend", "qpu", "--resume", "-q"]) == 2
+    assert "--resume: a search by qpu" in capsys.readouterr().err
+    assert not cloud.jobs
+
+
 @pytest.mark.slow
 def test_scores_outlive_a_failure(
     cloud: Cloud, checkpoint: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -121,6 +127,8 @@ def test_formulate_solve_prune(
         "--align",
         "1",
         "-q",
+        "--objective",
+        "hybrid",
         "--coefficient",
         "similarity=0.5",
     ]

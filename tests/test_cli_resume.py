@@ -16,6 +16,7 @@ import pytest
 
 from qcompress import latency
 from qcompress.cli.main import main
+from qcompress.errors import UsageError
 from qcompress.refine.journal import FILE
 from qcompress.refine.objective import SlicedMetric
 from qcompress.settings import RefineOptions
@@ -152,6 +153,9 @@ def test_how_many_evaluations() -> None:
     assert RefineOptions(minutes=1.0).most is None
     assert RefineOptions(7, minutes=1.0).most == 7
     assert RefineOptions(0).most == 0
+    for wrong in ({"batch": 0}, {"evaluations": -1}, {"minutes": float("inf")}):
+        with pytest.raises(UsageError):
+            RefineOptions(**wrong)
 
 
 @pytest.mark.slow

@@ -31,7 +31,10 @@ def every_x(n: int) -> NDArray[np.bool_]:
     return np.array(list(itertools.product([False, True], repeat=n)))
 
 
-@pytest.mark.parametrize("name", list(OBJECTIVES))
+FROM_SCORES = [name for name in OBJECTIVES if name not in ("auto", "reconstruction")]
+
+
+@pytest.mark.parametrize("name", FROM_SCORES)
 def test_energies_agree_with_the_sum_and_with_dimod(name: str) -> None:
     problem = formulate(objective(name), scores())
     x = every_x(len(SPACE))
@@ -122,10 +125,16 @@ def test_couplings_are_checked(wrong: NDArray[np.float64]) -> None:
 
 
 def test_bad_names_and_coefficients() -> None:
-    with pytest.raises(UsageError, match=r"'l2' is unknown, expected one of hybrid, l1-qubo"):
+    with pytest.raises(UsageError, match=r"'l2' is unknown, expected one of auto, reconstruction, hybrid, l1-qubo"):
         objective("l2")
     with pytest.raises(UsageError, match=r"objective taylor has no coefficient 'alpha'"):
         objective("taylor", alpha=1.0)
     with pytest.raises(UsageError, match=r"hybrid: similarity is nan, expected a finite number"):
         objective("hybrid", similarity=float("nan"))
     assert objective("hybrid", similarity=0.1, beta_off=2.0) == Hybrid(similarity=0.1, beta_off=2.0)
+
+
+@pytest.mark.parametrize("name", ["auto", "reconstruction"])
+def test_what_is_not_made_from_scores_says_so(name: str) -> None:
+    with pytest.raises(UsageError, match=f"objective {name} "):
+        formulate(objective(name), scores())

@@ -99,7 +99,7 @@ def test_the_contract(name: str, racing: Racing | None, batch: int) -> None:
 @pytest.mark.parametrize("racing", [None, Racing()])
 def test_what_was_predicted_is_kept_beside_what_was_measured(racing: Racing | None) -> None:
     metric, start = Quadratic(), start_of()
-    result = refine(metric, start, evaluations=40, seed=3, surrogate=metric.energy, racing=racing)
+    result = refine(metric, start, evaluations=40, seed=3, surrogate=metric.energy, racing=racing, batch=1)
     whole = [pruned for pruned, images in metric.asked if images.stop == 8]
     selections = [Selection(SPACE, pruned) for pruned in whole]
     expected = [(float(metric.energy(selection.x[None])[0]), metric.mean(selection)) for selection in selections]

@@ -212,12 +212,12 @@ def psnr(output, target):
 def test_a_network_and_a_metric_of_the_users_from_the_current_folder(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "own_network.py").write_text(textwrap.dedent(OWN))
+    (tmp_path / "workers_own_network.py").write_text(textwrap.dedent(OWN))
     monkeypatch.chdir(tmp_path)
     scope: dict[str, Any] = {}
     exec(OWN, scope)
     torch.save(lively(scope["Net"]()).state_dict(), "own.pt")
-    named = ["--arch", "own_network:Net", "--metric", "own_network:psnr", "--align", "1", "-q"]
+    named = ["--arch", "workers_own_network:Net", "--metric", "workers_own_network:psnr", "--align", "1", "-q"]
     for out, workers in (("one", "1"), ("two", "2")):
         arguments = ["prune", "own.pt", "--data", str(images), "-o", out, *FAST, *named, "--workers", workers]
         assert main(arguments) == 0

@@ -14,6 +14,7 @@ import pytest
 from loads import crew, measured_by, outcome, refuses, same, tasks_of, waits, zoo_load
 from torch import nn
 
+from qcompress import tracing
 from qcompress.errors import DataError, UsageError, WorkerError
 from qcompress.workers.contract import Candidate
 from qcompress.workers.hiring import Wanted
@@ -68,9 +69,7 @@ def test_the_users_own_network_goes_along(cluster: Any, tmp_path: Path, monkeypa
         module = importlib.import_module("only_here")
     load = zoo_load()
     wrapped: nn.Module = module.Net(load.model)
-    own = replace(
-        load, model=wrapped, groups=importlib.import_module("qcompress.tracing").trace(wrapped, load.selection.inputs[:2])
-    )
+    own = replace(load, model=wrapped, groups=tracing.trace(wrapped, load.selection.inputs[:2]))
     try:
         with crew(own, workers=1) as one, crew(own, ray=cluster.address, workers=1) as actor:
             assert same(list(actor.run(tasks_of(own))), list(one.run(tasks_of(own))))
@@ -92,9 +91,10 @@ def test_what_the_cluster_cannot_give_is_refused(cluster: Any) -> None:
         pass
     with pytest.raises(UsageError, match="the Ray Client is not supported"):
         Wanted(ray="ray://somewhere:10001").check()
-    with pytest.raises(WorkerError, match="--ray nowhere: no cluster there") as caught, crew(zoo_load(), ray="nowhere"):
-        pass
-    assert "\n" not in caught.value.message
+    for address in ("nowhere", "127.0.0.1:1"):
+        with pytest.raises(WorkerError, match=f"--ray {address}: no cluster there") as caught, crew(zoo_load(), ray=address):
+            pass
+        assert "\n" not in caught.value.message
 
 
 @pytest.mark.slow

@@ -25,7 +25,8 @@ __all__ = ["calibrate"]
 
 _SHARES = (0.25, 0.5, 0.75, 0.95)
 _MEASUREMENTS = 256  # of all groups together, about: with more groups fewer shares of each are measured
-_CROPS = 8
+_PIXELS, _LABELLED = 2**16, 2**18  # measured on, about: of restored images, and of images with a label, which say less each
+_FEWEST = 8
 _TRUST = 8.0  # measured and predicted losses are believed within this factor of each other
 
 
@@ -39,7 +40,8 @@ def calibrate(
     losses: Sequence[NDArray[np.float64]],
     progress: Advance | None = None,
 ) -> tuple[list[NDArray[np.float64]], int]:
-    """The losses (most + 1,) of every group, corrected, and the number of measurements: candidates on up to 8 crops.
+    """The losses (most + 1,) of every group, corrected, and the number of measurements: candidates on 8 crops
+    of 96 pixels a side, or as much of others; on four times as many pixels where an image has a label.
 
     Corrected is the geometric mean of what was predicted and what was measured between it (interpolated, made monotone, and
     brought to the same total): on five networks better than either alone, since the one is smooth and the other true. A group
@@ -47,8 +49,8 @@ def calibrate(
 
     Raises InputError where the metric of the network itself is not finite.
     """
-    some = CalibrationCrops(crops.inputs[:_CROPS], crops.targets[:_CROPS])
-    evaluate = SlicedMetric(model, groups, some, metric.chooser, batch=_CROPS, weights=weights)
+    some = _some(crops)
+    evaluate = SlicedMetric(model, groups, some, metric.chooser, batch=len(some), weights=weights)
     calls = 0
 
     def measure(pruned: NDArray[np.intp]) -> float:
@@ -72,6 +74,13 @@ def calibrate(
     measured = sum(float(values.sum()) for loss, (_, values) in zip(losses, points, strict=True) if loss.any())
     ratio = predicted / measured if measured > 0 and predicted > 0 else 1.0
     return [_between(loss, at, ratio * values) for loss, (at, values) in zip(losses, points, strict=True)], calls
+
+
+def _some(crops: CalibrationCrops) -> CalibrationCrops:
+    """As many of the crops as are measured on."""
+    pixels = _LABELLED if crops.targets.dim() == 1 else _PIXELS
+    count = max(_FEWEST, -(-pixels // int(crops.inputs[0, 0].numel())))
+    return CalibrationCrops(crops.inputs[:count], crops.targets[:count])
 
 
 def _monotone(counts: list[int], values: list[float]) -> tuple[NDArray[np.intp], NDArray[np.float64]]:

@@ -47,7 +47,7 @@ class Eliminated:
     """Everything about the groups that does not depend on the budget: their profiles, and the parts they were made from.
 
     predicted  per group (most + 1,) the least-squares losses; `profiles` have them corrected
-    measurements  candidates measured for that, each on up to 8 calibration crops
+    measurements  candidates measured for that, see `calibrate`
     """
 
     groups: Groups

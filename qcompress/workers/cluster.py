@@ -6,6 +6,7 @@ import importlib.util
 import logging
 import os
 import signal
+import socket
 import sys
 import sysconfig
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from qcompress.workers.contract import Answer, Failed, Lost, Ready, Task, Worker
 
 __all__ = ["INSTALL", "Cluster", "check", "staff"]
 
+_KNOCK_SECONDS = 5.0
 INSTALL = "pip install 'qcompress[ray]'"
 
 
@@ -63,6 +65,7 @@ def _connected(address: str) -> bool:
     if ray.is_initialized():
         return False
     try:
+        _knock(address)
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         told = " ".join(str(error).split())[:300]
@@ -70,6 +73,16 @@ def _connected(address: str) -> bool:
             f"--ray {address}: no cluster there that can be used: {told}", "`ray start --head` starts one"
         ) from error
     return True
+
+
+def _knock(address: str) -> None:
+    """Raises OSError where nobody listens: Ray would try for minutes. "auto" is looked up where Ray does it."""
+    if address == "auto":
+        noted = Path("/tmp/ray/ray_current_cluster")
+        address = os.environ.get("RAY_ADDRESS") or (noted.read_text().strip() if noted.is_file() else "")
+    host, _, port = address.rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host, int(port)), _KNOCK_SECONDS).close()
 
 
 def _number(workers: int | None, device: str) -> int:
