@@ -23,7 +23,7 @@ import qcompress
 from qcompress.architectures.dncnn import DnCNN
 from qcompress.architectures.half_unet import HalfUNet
 from qcompress.cli.main import main
-from qcompress.refine.objective import SlicedMetric
+from qcompress.workers.measuring import SpreadMetric
 
 FAST = ["--noise", "gaussian:25", "--refine-evals", "6", "--size", "32", "--quiet"]
 KEPT = {".refinement.jsonl", ".scores.safetensors"}
@@ -284,14 +284,14 @@ def test_a_full_disk_leaves_nothing_half_written(checkpoint: Path, images: Path,
 def test_ctrl_c_during_refinement_writes_the_best_so_far(
     checkpoint: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    measure, calls = SlicedMetric.__call__, iter(range(1000))
+    measure, calls = SpreadMetric.__call__, iter(range(1000))
 
-    def interrupted(self: SlicedMetric, *arguments: Any) -> Any:
+    def interrupted(self: SpreadMetric, *arguments: Any) -> Any:
         if next(calls) == 3:
             raise KeyboardInterrupt
         return measure(self, *arguments)
 
-    monkeypatch.setattr(SlicedMetric, "__call__", interrupted)
+    monkeypatch.setattr(SpreadMetric, "__call__", interrupted)
     out = tmp_path / "o"
     arguments = ["prune", str(checkpoint), "--data", str(images), "-o", str(out), *FAST, "--refine-evals", "500"]
     assert main([*arguments, "--objective", "hybrid"]) == 130  # the default one measures candidates, too
@@ -299,7 +299,7 @@ def test_ctrl_c_during_refinement_writes_the_best_so_far(
     assert report["status"] == "interrupted"
     assert report["units"]["pruned"] == 20
     assert report["refine"]["ended"] == "interrupt"
-    assert {path.name for path in out.iterdir()} == FILES | KEPT
+    assert {path.name for path in out.iterdir()} == FILES | {".refinement.jsonl"}
 
 
 def test_ctrl_c_elsewhere_writes_nothing(

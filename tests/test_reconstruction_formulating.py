@@ -213,7 +213,8 @@ def test_outputs_that_are_no_numbers_are_one_clear_error() -> None:
         known_of(model, inputs, inputs)
 
 
-def test_what_is_calibrated_on_are_the_first_crops_whole_and_cut() -> None:
+def test_what_is_calibrated_on_are_the_first_crops(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qcompress.reconstruction.calibration._PIXELS", 9 * 16 * 16)
     seen: list[int] = []
 
     def counting(output: Tensor, target: Tensor) -> Tensor:
@@ -228,8 +229,8 @@ def test_what_is_calibrated_on_are_the_first_crops_whole_and_cut() -> None:
     crops = CalibrationCrops(inputs, inputs)
     measure = Metric("counting", "", False, counting, both)
     corrected, calls = calibrate(model, groups, crops, measure, lambda name, cut: None, orders, losses)
-    assert seen == [8] * calls
-    assert calls == 1 + 4 * len(orders)
+    assert set(seen) == {9}
+    assert calls == 1 + 4 * len(orders) <= len(seen)  # one more, to see whether the network can be followed
     assert all(one[0] == 0 and (np.diff(one) >= 0).all() for one in corrected)
 
 
