@@ -222,7 +222,7 @@ def test_what_is_calibrated_on_are_the_first_crops(monkeypatch: pytest.MonkeyPat
         return both(output, target)
 
     model = lively(HalfUNet(3, 8, 2, ghost=False))
-    inputs = torch.rand((10, 3, 96, 96), generator=torch.Generator().manual_seed(0))
+    inputs = torch.rand((10, 3, 16, 16), generator=torch.Generator().manual_seed(0))
     groups = trace(model, inputs[:1])
     orders: list[NDArray[np.intp]] = [np.arange(size - 1) for size in groups.space.sizes]
     losses = [np.arange(size, dtype=np.float64) for size in groups.space.sizes]
