@@ -280,6 +280,24 @@ def test_a_full_disk_leaves_nothing_half_written(checkpoint: Path, images: Path,
     assert {path.name for path in out.iterdir()} <= KEPT
 
 
+@pytest.mark.parametrize("objective", ["auto", "reconstruction"])
+def test_steps_are_for_scores(objective: str, checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["prune", str(checkpoint), "-o", str(tmp_path / "o"), "--objective", objective, "--relinearise", "2", "-q"]
+    assert "relinearise 2: objective reconstruction is not made from scores" in fails(capsys, arguments, 2)
+    assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.slow
+def test_without_repair_scores_are_taken_in_steps(checkpoint: Path, images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "o"
+    common = ["--data", str(images), *FAST, "--refine-evals", "0", "--recover", "none"]
+    assert main(["prune", str(checkpoint), "-o", str(out), *common, "--relinearise", "2"]) == 0
+    report = json.loads((out / "report.json").read_text())
+    assert report["units"]["pruned"] == 20
+    assert "--objective hybrid" in report["command"]
+    assert "--relinearise 2" in report["command"]
+
+
 @pytest.mark.slow
 def test_ctrl_c_during_refinement_writes_the_best_so_far(
     checkpoint: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -68,16 +68,14 @@ class _State:
         return rises
 
     def remove(self, unit: int) -> None:
-        """Without the unit: one block of pivots."""
+        """Without the unit: one block of pivots. What is left is smaller by its columns, so that a group costs a third."""
         gone = self.columns[unit]
-        block, held = self.inverse[gone][:, gone], self.fitted[gone]
-        pivots = torch.linalg.solve(block, torch.cat((self.inverse[gone], held), 1))
-        self.lost += float((held * pivots[:, len(self.inverse) :]).sum())
-        across = self.inverse[:, gone]
-        self.fitted = self.fitted - across @ pivots[:, len(self.inverse) :]
-        inverse = self.inverse - across @ pivots[:, : len(self.inverse)]
-        inverse = (inverse + inverse.T) / 2
-        inverse[gone] = 0.0
-        inverse[:, gone] = 0.0
-        inverse[gone, gone] = 1.0  # so that it stays regular; nothing looks there again
-        self.inverse, self.fitted[gone] = inverse, 0.0
+        kept = torch.ones(len(self.inverse), dtype=torch.bool, device=gone.device)
+        kept[gone] = False
+        across, held = self.inverse[kept][:, gone], self.fitted[gone]
+        pivots = torch.linalg.solve(self.inverse[gone][:, gone], torch.cat((across.T, held), 1))
+        rows, fitted = pivots[:, : len(across)], pivots[:, len(across) :]
+        self.lost += float((held * fitted).sum())
+        inverse = self.inverse[kept][:, kept] - across @ rows
+        self.inverse, self.fitted = (inverse + inverse.T) / 2, self.fitted[kept] - across @ fitted
+        self.columns = (kept.cumsum(0) - 1)[self.columns]  # those of units that are gone mean nothing now

@@ -169,8 +169,9 @@ class _Sum:
     def see(self, x: Tensor, output: Tensor) -> None:
         """One call: its input and its output."""
         found = self._rows(x, output) if self.form.kind == "taps" else self._places(x)
-        found = torch.cat((found.double(), found.new_ones(*found.shape[:2], 1, dtype=torch.float64)), 2)
-        self.second = self.second + found.transpose(1, 2) @ found
+        wide = found.new_ones(*found.shape[:2], found.shape[2] + 1, dtype=torch.float64)
+        wide[:, :, :-1] = found
+        self.second = self.second + wide.transpose(1, 2) @ wide
         self.count += found.shape[1]
 
     def moments(self) -> SecondMoments:
