@@ -61,7 +61,7 @@ test: lint types imports
 EXTRAS_TESTS := tests/test_loaders_extras.py tests/test_security_networks.py tests/test_fuzz_networks.py tests/test_workers_ray.py
 
 extras: $(VENV)-extras/.ready
-	QCOMPRESS_EXTRAS=1 OMP_NUM_THREADS=1 $(VENV)-extras/bin/python -m pytest $(EXTRAS_TESTS)
+	PYTHONPATH="$(CURDIR)" QCOMPRESS_EXTRAS=1 OMP_NUM_THREADS=1 $(VENV)-extras/bin/python -m pytest $(EXTRAS_TESTS)
 
 fast: $(VENV)/.ready-dev
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow"
