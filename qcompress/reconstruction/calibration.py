@@ -44,7 +44,7 @@ def calibrate(
     of 96 pixels a side, or as much of others; on four times as many pixels where an image has a label.
 
     Corrected is the geometric mean of what was predicted and what was measured between it (interpolated, made monotone, and
-    brought to the same total): on five networks better than either alone, since the one is smooth and the other true. A group
+    brought to the same total): in trials on four networks at least level with either alone: one is smooth, the other true. A group
     of which no consumer is known has nothing predicted; its losses are the measured ones.
 
     Raises InputError where the metric of the network itself is not finite.
