@@ -44,8 +44,8 @@ def calibrate(
     of 96 pixels a side, or as much of others; on four times as many pixels where an image has a label.
 
     Corrected is the geometric mean of what was predicted and what was measured between it (interpolated, made monotone, and
-    brought to the same total): in trials on four networks at least level with either alone: one is smooth, the other true. A group
-    of which no consumer is known has nothing predicted; its losses are the measured ones.
+    brought to the same total): in trials on four networks it was level with either alone or ahead. A group of which no consumer
+    is known has nothing predicted; its losses are the measured ones.
 
     Raises InputError where the metric of the network itself is not finite.
     """
