@@ -23,7 +23,7 @@ from qcompress.workers.measuring import SpreadPasses
 if TYPE_CHECKING:
     from qcompress.pipeline import Job
 
-__all__ = ["find", "key_of_job", "problem", "score"]
+__all__ = ["digest", "find", "key_of_job", "problem", "score"]
 
 
 def find(
@@ -53,6 +53,12 @@ def problem(job: Job, crew: Crew, target: Budget, alignment: Alignment) -> Probl
     if isinstance(job.settings.search.objective, qubo.Reconstruction):
         return _reconstruction(job, target, alignment)
     return _from_scores(job, crew, score(job, crew), target, alignment)
+
+
+def digest(problem: Problem) -> str:
+    """SHA-256 of the problem's numbers, for its provenance and for what depends on it."""
+    cross = () if problem.cross is None else (problem.cross,)
+    return kept_scores.key_of(arrays=[kept_scores.digest_of(part) for part in (problem.linear, *problem.couplings, *cross)])
 
 
 def score(job: Job, crew: Crew, pruned: tuple[int, ...] = ()) -> Scores:

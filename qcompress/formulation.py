@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from qcompress import choosing, kept_scores, offline, qubo, slim_folder
+from qcompress import choosing, offline, qubo, slim_folder
 from qcompress._version import __version__
 from qcompress.errors import UsageError
 from qcompress.files import claim_file
 from qcompress.offline import Ask, ProblemFile, Provenance
 from qcompress.pipeline import asked, prepare, wanted
-from qcompress.problem import Problem
 from qcompress.progress import SILENT, Observer
 from qcompress.settings import Settings
 
@@ -58,7 +57,7 @@ def formulate(
         layers=offline.layer_records(job.groups),
         ask=Ask(budget=settings.budget, sparsity=settings.sparsity, align=settings.search.align),
         provenance=Provenance(
-            scores=_digest(problem),
+            scores=choosing.digest(problem),
             images=job.splits.calibration.sha256,
             objective=qubo.name_of(settings.search.objective),
             coefficients=qubo.coefficients_of(settings.search.objective),
@@ -67,9 +66,3 @@ def formulate(
         ),
     )
     return Formulated(path, record, problem.to_bqm().num_interactions)
-
-
-def _digest(problem: Problem) -> str:
-    """SHA-256 of the problem's numbers."""
-    arrays = (problem.linear, *problem.couplings, *(() if problem.cross is None else (problem.cross,)))
-    return kept_scores.key_of(arrays=[kept_scores.digest_of(array) for array in arrays])

@@ -19,7 +19,7 @@ from qcompress.files import write_bytes
 from qcompress.scores import Scores
 from qcompress.selection import UnitSpace
 
-__all__ = ["FILE", "digest", "digest_of", "forget", "keep", "key_of", "recall"]
+__all__ = ["FILE", "digest_of", "forget", "keep", "key_of", "recall"]
 
 FILE = ".scores.safetensors"
 _VECTORS = ("magnitude", "taylor", "fisher")
@@ -34,14 +34,6 @@ def key_of(**facts: Any) -> str:
     (True, False)
     """
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def digest(scores: Scores) -> str:
-    """SHA-256 of the scores' numbers, for the provenance of a problem."""
-    state = hashlib.sha256()
-    for array in _arrays(scores).values():
-        state.update(np.ascontiguousarray(array, "<f8").tobytes())
-    return state.hexdigest()
 
 
 def digest_of(array: NDArray[Any]) -> str:

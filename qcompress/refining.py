@@ -10,12 +10,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qcompress import kept_scores
+from qcompress import choosing, kept_scores
 from qcompress._version import __version__
 from qcompress.alignment import Alignment
 from qcompress.budgets import Budget
 from qcompress.errors import InterruptedRunError, QCompressError, ResumeError, UsageError
-from qcompress.problem import Problem
 from qcompress.refine import journal
 from qcompress.refine.contract import Evaluate, Proposing, RefineProgress, RefineResult
 from qcompress.refine.loop import refine
@@ -158,10 +157,5 @@ def _facts(job: Job, found: Found, alignment: Alignment, proposer: Proposing) ->
         "proposer": repr(proposer),
         "batch": str(settings.refine.batch),
         "start": journal.name_of(found.search.selection),
-        "surrogate": "none" if found.problem is None else _digest(found.problem),
+        "surrogate": "none" if found.problem is None else choosing.digest(found.problem),
     }
-
-
-def _digest(problem: Problem) -> str:
-    cross = () if problem.cross is None else (problem.cross,)
-    return kept_scores.key_of(arrays=[kept_scores.digest_of(part) for part in (problem.linear, *problem.couplings, *cross)])
