@@ -1,0 +1,38 @@
+"""The widths that a layer's weights can have in a file that runs: what they are called, and how many bits a weight takes.
+
+Only what onnxruntime executes is here. float32 is the network as it is. float16 is storage: weights are widened when the file is
+opened, and computed with as float32. int8 is static quantisation, weights and what they are multiplied with, computed in integers.
+int4 is storage again, for weights; what is computed with them is float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from qcompress.errors import UsageError
+
+__all__ = ["BITS", "WIDTHS", "parse_bits"]
+
+BITS: Mapping[str, int] = {"float32": 32, "float16": 16, "int8": 8, "int4": 4}
+"""Bits of a weight, by the name of the width."""
+
+WIDTHS = tuple(BITS)
+"""The names, the widest first."""
+
+
+def parse_bits(text: str) -> tuple[str, ...]:
+    """The widths that `--bits` allows, the widest first: "auto" for all, or a comma-separated list of bits.
+
+    Raises UsageError for anything else.
+
+    >>> parse_bits("auto"), parse_bits("8, 32")
+    (('float32', 'float16', 'int8', 'int4'), ('float32', 'int8'))
+    """
+    if text.strip() == "auto":
+        return WIDTHS
+    asked = {part.strip() for part in text.split(",")}
+    unknown = asked - {str(bits) for bits in BITS.values()}
+    if unknown:
+        known = ", ".join(str(bits) for bits in BITS.values())
+        raise UsageError(f"bits {text!r} are not known, expected auto or some of {known}", "--bits 8,16 allows two widths")
+    return tuple(name for name, bits in BITS.items() if str(bits) in asked)
