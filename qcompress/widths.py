@@ -1,8 +1,8 @@
 """The widths that a layer's weights can have in a file that runs: what they are called, and how many bits a weight takes.
 
-Only what onnxruntime executes is here. float32 is the network as it is. float16 is storage: weights are widened when the file is
-opened, and computed with as float32. int8 is static quantisation, weights and what they are multiplied with, computed in integers.
-int4 is storage again, for weights; what is computed with them is float32.
+Only what onnxruntime executes is here. float32 is the network as it is. float16 is storage: weights are widened when the file
+is opened, and computed with as float32. int8 is static quantisation, of weights and of what they are multiplied with, computed
+in integers. int4 is storage again, of weights; what is computed with them is float32.
 """
 
 from __future__ import annotations
