@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -27,13 +28,14 @@ from qcompress.errors import PlanError
 from qcompress.files import write_text
 from qcompress.groups import Cut, Groups
 from qcompress.selection import Selection, UnitSpace
+from qcompress.widths import WIDTHS
 
 __all__ = ["Name", "Plan", "PlanCut", "PlanGroup", "Source", "read", "write"]
 
 SCHEMA = 1
 _LARGEST_BYTES = 16 * 2**20
 _AGAIN = "make it again with qcompress prune"
-_LATER: dict[str, Any] = {"ignore": [], "floor": 1}  # fields that plans of earlier versions lack
+_LATER: dict[str, Any] = {"ignore": [], "floor": 1, "widths": {}}  # fields that plans of earlier versions lack
 
 
 def _ascending(channels: tuple[int, ...]) -> tuple[int, ...]:
@@ -53,8 +55,15 @@ def _finite(arguments: dict[str, JsonValue]) -> dict[str, JsonValue]:
     return arguments
 
 
+def _width(name: str) -> str:
+    if name not in WIDTHS:
+        raise ValueError(f"must be one of {', '.join(WIDTHS)}")
+    return name
+
+
 Channels = Annotated[tuple[Annotated[int, Field(ge=0, lt=2**20)], ...], AfterValidator(_ascending)]
 Name = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(_printable)]
+WidthName = Annotated[str, Field(max_length=20), AfterValidator(_width)]
 Word = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_printable)]
 
 
@@ -92,7 +101,10 @@ class PlanCut(_Record):
 
 
 class Plan(_Record):
-    """What is removed from which network, and how that was chosen. Layers and groups by name; no weights, no code, no paths."""
+    """What is removed from which network, and how that was chosen. Layers and groups by name; no weights, no code, no paths.
+
+    `widths` are those of the layers that the ONNX file does not hold in float32; the weights beside a plan are float32.
+    """
 
     schema_version: Literal[1] = Field(default=1, validation_alias="schema", serialization_alias="schema")
     tool: Word
@@ -107,6 +119,7 @@ class Plan(_Record):
     seed: Annotated[int, Field(ge=0, lt=2**63)]
     ignore: Annotated[tuple[Word, ...], Field(max_length=1000)] = ()
     floor: Annotated[int, Field(ge=1, le=2**20)] = 1
+    widths: Annotated[dict[Name, WidthName], Field(max_length=100_000)] = {}
 
     @model_serializer(mode="wrap")
     def _without_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -127,6 +140,7 @@ class Plan(_Record):
         backend: str,
         seed: int,
         ignore: tuple[str, ...] = (),
+        widths: Mapping[str, str] | None = None,
     ) -> Plan:
         """The plan that prunes `selection` from the network of `groups`; the rest says how it was chosen.
 
@@ -146,6 +160,7 @@ class Plan(_Record):
             seed=seed,
             ignore=ignore,
             floor=groups.floor,
+            widths=dict(widths or {}),
         )
 
     @property

@@ -13,6 +13,7 @@ from qcompress.errors import InputError
 __all__ = [
     "BlockCost",
     "CheckpointFacts",
+    "CompressionFacts",
     "Cost",
     "CostPair",
     "DataFacts",
@@ -20,6 +21,7 @@ __all__ = [
     "GroupUnits",
     "Kept",
     "LatencyFacts",
+    "LayerWidth",
     "MetricFacts",
     "ParityFacts",
     "PerImage",
@@ -311,6 +313,37 @@ class DataFacts(_Facts):
     report: SplitFacts
 
 
+class LayerWidth(_Facts):
+    """How a layer's weights are held in the ONNX file, and in how many bytes; `loss` is what that was expected to cost."""
+
+    layer: Text
+    width: Literal["float32", "float16", "int8", "int4"]
+    bytes: int
+    loss: Number = None
+
+
+class CompressionFacts(_Facts):
+    """Joint pruning and quantisation. Sizes are in bytes of the ONNX file.
+
+    `target` is what was asked for (None: no size was), `simulation_db` how far integer arithmetic in onnxruntime is from the
+    same file computed literally, `calibration` how the ranges of activations were found. `pruning_loss` and `width_loss` are the
+    two parts of the energy that was minimised, `greedy_loss` what the greedy choice of the same size costs by it. `int8` says
+    what this machine's processor has for integers.
+    """
+
+    target: int | None = None
+    size: int
+    bits: tuple[str, ...]
+    layers: tuple[LayerWidth, ...]
+    calibration: str | None = None
+    steps: tuple[Text, ...] = ()
+    simulation_db: Number = None
+    pruning_loss: Number = None
+    width_loss: Number = None
+    greedy_loss: Number = None
+    int8: Text
+
+
 class FileFacts(_Facts):
     """A file that was written, by its name in the output folder."""
 
@@ -346,6 +379,7 @@ class Report(_Facts):
     parity: ParityFacts | None = None
     search: SearchFacts
     refine: RefineFacts | None = None
+    compression: CompressionFacts | None = None
     data: DataFacts
     files: dict[str, FileFacts] = {}
     command: Text | None = None
