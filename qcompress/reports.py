@@ -326,9 +326,9 @@ class CompressionFacts(_Facts):
     """Joint pruning and quantisation. Sizes are in bytes of the ONNX file.
 
     `target` is what was asked for (None: no size was), `simulation_db` how far integer arithmetic in onnxruntime is from the
-    same file computed literally, `calibration` how the ranges of activations were found. `pruning_loss` and `width_loss` are the
-    two parts of the energy that was minimised, `greedy_loss` what the greedy choice of the same size costs by it. `int8` says
-    what this machine's processor has for integers.
+    same file computed literally, `calibration` how the ranges of activations were found. `pruning_loss` and `width_loss` are
+    the two parts of the energy that was minimised, `greedy_loss` what the greedy choice of the same size costs by it. `int8`
+    says what this machine's processor has for integers.
     """
 
     target: int | None = None

@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from qcompress.errors import UsageError
+from qcompress.quantities import Size
 from qcompress.qubo import Auto, Hybrid, Objective, Reconstruction
+from qcompress.widths import WIDTHS
 
 __all__ = [
     "CheckpointOptions",
+    "CompressOptions",
     "DataOptions",
     "ExportOptions",
     "Limits",
@@ -131,6 +134,32 @@ class RefineOptions:
 
 
 @dataclass(frozen=True)
+class CompressOptions:
+    """What the ONNX file of `compress` may weigh, and how its layers may be held.
+
+    target_size  of the file, as a share of the dense float32 one's or in bytes; None: the sparsity and the widths decide
+    bits         names of the widths that layers may have, see `qcompress.widths`
+    objective    "joint", what units and widths are measured to cost; or "aqc", the formulation of Wang et al. (arXiv 2505.16332)
+    coefficients of the objective, by name
+    calibration  how ranges of activations are found: minmax, percentile, entropy, or auto: what is best on the selection images
+    """
+
+    target_size: Size | None = None
+    bits: tuple[str, ...] = WIDTHS
+    objective: str = "joint"
+    coefficients: Mapping[str, float] = field(default_factory=dict)
+    calibration: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.objective not in ("joint", "aqc"):
+            raise UsageError(f"objective {self.objective!r} does not choose widths, expected joint or aqc")
+        if self.calibration not in ("auto", "minmax", "percentile", "entropy"):
+            raise UsageError(f"calibration {self.calibration!r} is not known, expected auto, minmax, percentile or entropy")
+        if not self.bits or set(self.bits) - set(WIDTHS):
+            raise UsageError(f"widths {', '.join(self.bits) or 'none'}: expected some of {', '.join(WIDTHS)}")
+
+
+@dataclass(frozen=True)
 class ExportOptions:
     """How the ONNX file is written: its opset, and whether batch, height and width may vary where the network allows it."""
 
@@ -189,6 +218,7 @@ class Settings:
     export: ExportOptions = ExportOptions()
     verify: VerifyOptions = VerifyOptions()
     limits: Limits = Limits()
+    compress: CompressOptions = field(default_factory=CompressOptions)
     plots: bool = False
 
     def __post_init__(self) -> None:
