@@ -139,7 +139,7 @@ class CompressOptions:
 
     target_size  of the file, as a share of the dense float32 one's or in bytes; None: the sparsity and the widths decide
     bits         names of the widths that layers may have, see `qcompress.widths`
-    objective    "joint", what units and widths are measured to cost; or "aqc", the formulation of Wang et al. (arXiv 2505.16332)
+    objective    "joint": what units and widths are measured to cost; "aqc": as formulated by Wang et al. (arXiv 2505.16332)
     coefficients of the objective, by name
     calibration  how ranges of activations are found: minmax, percentile, entropy, or auto: what is best on the selection images
     """
