@@ -138,13 +138,15 @@ class CompressOptions:
     """What the ONNX file of `compress` may weigh, and how its layers may be held.
 
     target_size  of the file, as a share of the dense float32 one's or in bytes; None: the sparsity and the widths decide
+    sparsity     share of the filters that goes, exactly; None: as many as serve the target size
     bits         names of the widths that layers may have, see `qcompress.widths`
     objective    "joint": what units and widths are measured to cost; "aqc": as formulated by Wang et al. (arXiv 2505.16332)
     coefficients of the objective, by name
     calibration  how ranges of activations are found: minmax, percentile, entropy, or auto: what is best on the selection images
     """
 
-    target_size: Size | None = None
+    target_size: Size | None = field(default_factory=lambda: Size(share=0.25))
+    sparsity: float | None = None
     bits: tuple[str, ...] = WIDTHS
     objective: str = "joint"
     coefficients: Mapping[str, float] = field(default_factory=dict)
@@ -155,6 +157,10 @@ class CompressOptions:
             raise UsageError(f"objective {self.objective!r} does not choose widths, expected joint or aqc")
         if self.calibration not in ("auto", "minmax", "percentile", "entropy"):
             raise UsageError(f"calibration {self.calibration!r} is not known, expected auto, minmax, percentile or entropy")
+        if self.target_size is None and self.sparsity is None:
+            raise UsageError("neither a target size nor a sparsity is given", "--target-size 0.25 makes a file of a quarter")
+        if self.sparsity is not None and not 0 <= self.sparsity < 1:
+            raise UsageError(f"sparsity must be at least 0 and below 1, got {self.sparsity}")
         if not self.bits or set(self.bits) - set(WIDTHS):
             raise UsageError(f"widths {', '.join(self.bits) or 'none'}: expected some of {', '.join(WIDTHS)}")
 
