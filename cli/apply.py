@@ -29,6 +29,8 @@ def apply(
     dynamic: options.Dynamic = True,
     max_drop: options.MaxDrop = None,
     min_speedup: options.MinSpeedup = None,
+    max_size: options.MaxSize = None,
+    undecided: options.UndecidedOption = options.Undecided.report,
     arch: options.Arch = None,
     arch_args: options.ArchArgs = None,
     trust_pickle: options.TrustPickle = False,
@@ -55,7 +57,7 @@ def apply(
         data=s.DataOptions(data, noise, max_images, mean=means, std=stds),
         search=s.SearchOptions(ignore=tuple(ignore or ()), floor=floor),
         export=s.ExportOptions(opset, dynamic),
-        limits=s.Limits(max_drop, min_speedup),
+        limits=options.limits(max_drop, min_speedup, max_size, undecided),
         plots=plots,
     )
     result = run(plan, checkpoint, settings, out=out, observer=render.observer(quiet=quiet))

@@ -14,6 +14,7 @@ import typer
 from qcompress._version import __version__
 from qcompress.cli import render
 from qcompress.cli.apply import apply
+from qcompress.cli.check import check
 from qcompress.cli.doctor import doctor
 from qcompress.cli.export import export
 from qcompress.cli.formulate import formulate
@@ -32,7 +33,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Prune a trained PyTorch network by QUBO, repair it, and hand back a verified slim ONNX file.",
-    epilog="Exit codes: 0 done, 2 wrong usage, 3 bad input, 4 a limit missed, 5 a backend or a worker failed, 130 interrupted.",
+    epilog="Exit codes: 0 done, 2 wrong usage, 3 bad input, 4 a limit missed, 5 a backend or a worker failed, "
+    "6 a limit undecided, 130 interrupted.",
 )
 
 
@@ -49,7 +51,7 @@ def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-for command in (prune, inspect, apply, export, verify, formulate, solve, plots, doctor):
+for command in (prune, inspect, apply, export, verify, check, formulate, solve, plots, doctor):
     app.command()(_interruptible(command))
 
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from qcompress.errors import UsageError
+
+if TYPE_CHECKING:
+    from qcompress.settings import Limits
 
 __all__ = [
     "Align",
@@ -20,6 +24,7 @@ __all__ = [
     "Backend",
     "BackendOption",
     "Budget",
+    "Cache",
     "Checkpoint",
     "Data",
     "Device",
@@ -30,6 +35,7 @@ __all__ = [
     "MaxDrop",
     "MaxImages",
     "MaxQpuSeconds",
+    "MaxSize",
     "Mean",
     "MetricName",
     "MinSpeedup",
@@ -45,12 +51,16 @@ __all__ = [
     "SolverName",
     "Std",
     "TrustPickle",
+    "Undecided",
+    "UndecidedOption",
     "Workers",
+    "limits",
     "parse_align",
     "parse_arch_args",
     "parse_backend_options",
     "parse_coefficients",
     "parse_normalisation",
+    "parse_size",
 ]
 
 NORMALISATIONS = {"imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))}
@@ -165,13 +175,41 @@ Ray = Annotated[
     ),
 ]
 Opset = Annotated[int, typer.Option(help="ONNX opset to write.")]
+Cache = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache", metavar="DIR", help="Keep what was found in DIR: a run with unchanged inputs and options only verifies it."
+    ),
+]
 Dynamic = Annotated[
     bool, typer.Option("--dynamic/--static", help="Let batch, height and width vary where the network allows it.")
 ]
 MaxDrop = Annotated[
     float | None, typer.Option(help="Exit with 4 when the metric on report images drops by more than this (dB for psnr).")
 ]
-MinSpeedup = Annotated[float | None, typer.Option(help="Exit with 4 unless the speedup's confidence interval lies above this.")]
+MinSpeedup = Annotated[
+    float | None,
+    typer.Option(
+        help="Exit with 4 when the speedup's whole confidence interval lies below this, with 6 when the interval contains it."
+    ),
+]
+MaxSize = Annotated[
+    str | None, typer.Option(metavar="SIZE", help="Exit with 4 when the ONNX file is larger: bytes, or 900kB, 4MB, 4MiB.")
+]
+
+
+class Undecided(StrEnum):
+    """What becomes of a limit that the measurements do not decide."""
+
+    report = "report"
+    fail = "fail"
+    passes = "pass"
+
+
+UndecidedOption = Annotated[
+    Undecided,
+    typer.Option("--undecided", help="What a speedup counts as whose interval contains its limit; report: exit with 6."),
+]
 Size = Annotated[
     int, typer.Option(help="Side of the square input, in pixels, at which MACs are counted and latency is measured.")
 ]
@@ -196,6 +234,28 @@ MaxQpuSeconds = Annotated[
     float | None,
     typer.Option(help="Machine time that a D-Wave backend may use; more is refused beforehand (default: 10, Leap 60)."),
 ]
+
+
+def limits(max_drop: float | None, min_speedup: float | None, max_size: str | None, undecided: Undecided) -> Limits:
+    """The values of --max-drop, --min-speedup, --max-size and --undecided."""
+    from qcompress.settings import Limits
+
+    return Limits(max_drop, min_speedup, None if max_size is None else parse_size(max_size), undecided.value)
+
+
+def parse_size(text: str) -> int:
+    """The value of --max-size in bytes.
+
+    >>> parse_size("4MB"), parse_size("1.5 MiB"), parse_size("931000")
+    (4000000, 1572864, 931000)
+    """
+    found = re.fullmatch(r"\s*(\d{1,15}(?:\.\d{1,6})?)\s*([kMG]?)(i?)B?\s*", text)
+    if found is None or (found[3] and not found[2]):
+        raise UsageError(
+            f"--max-size {text!r}: expected bytes, or a number with kB, MB, GB, kiB, MiB or GiB", "for example 4MB"
+        )
+    step = 1024 if found[3] else 1000
+    return int(float(found[1]) * step ** " kMG".index(found[2] or " "))
 
 
 def parse_align(text: str) -> int | None:

@@ -60,6 +60,8 @@ def prune(
     floor: options.Floor = 1,
     max_drop: options.MaxDrop = None,
     min_speedup: options.MinSpeedup = None,
+    max_size: options.MaxSize = None,
+    undecided: options.UndecidedOption = options.Undecided.report,
     opset: options.Opset = 18,
     dynamic: options.Dynamic = True,
     size: options.AutoSize = None,
@@ -69,6 +71,7 @@ def prune(
     seed: options.Seed = 0,
     device: options.Device = "cpu",
     plots: options.Plots = False,
+    cache: options.Cache = None,
     workers: options.Workers = None,
     ray: options.Ray = None,
     as_json: options.Json = False,
@@ -107,8 +110,9 @@ def prune(
         refine=s.RefineOptions(refine_evals, proposer, refine_minutes),
         export=s.ExportOptions(opset, dynamic),
         verify=s.VerifyOptions(size=size),
-        limits=s.Limits(max_drop, min_speedup),
+        limits=options.limits(max_drop, min_speedup, max_size, undecided),
         plots=plots,
+        cache=cache,
     )
     result = run(checkpoint, settings, out=out, observer=render.observer(quiet=quiet), resume=resume)
     render.show_report(result, as_json=as_json)

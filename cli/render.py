@@ -146,7 +146,8 @@ def show_report(result: Result, *, as_json: bool) -> None:
         return
     print_line(headline(report))
     print_table("", ("", "dense", "slim", "change"), summary_rows(report))
-    for note in (*report.notes, *(f"missed: {reason}" for reason in report.reasons)):
+    word = "undecided" if report.status == "undecided" else "missed"
+    for note in (*report.notes, *(f"{word}: {reason}" for reason in report.reasons)):
         print_line(note)
     files = [*report.files, "report.json", "report.md", *(f"plots/{path.name}" for path in result.pictures)]
     print_line(f"written to {result.folder}: {', '.join(files)}")

@@ -11,6 +11,8 @@ from qcompress.cli import options, render
 
 __all__ = ["verify"]
 
+_SAID = {"failed": "missed", "undecided": "undecided"}
+
 
 def verify(
     artifact: Annotated[Path, typer.Argument(help="The ONNX file to verify.", show_default=False)],
@@ -25,6 +27,8 @@ def verify(
     metric: options.MetricName = "auto",
     max_drop: options.MaxDrop = None,
     min_speedup: options.MinSpeedup = None,
+    max_size: options.MaxSize = None,
+    undecided: options.UndecidedOption = options.Undecided.report,
     size: options.AutoSize = None,
     arch: options.Arch = None,
     arch_args: options.ArchArgs = None,
@@ -44,13 +48,13 @@ def verify(
         checkpoint=s.CheckpointOptions(arch, options.parse_arch_args(arch_args), trust_pickle),
         data=s.DataOptions(data, noise, max_images, mean=means, std=stds),
         verify=s.VerifyOptions(size=size),
-        limits=s.Limits(max_drop, min_speedup),
+        limits=options.limits(max_drop, min_speedup, max_size, undecided),
     )
     check = run(artifact, reference, settings, observer=render.observer(quiet=quiet))
     if as_json:
         render.print_json(check.as_dict())
     else:
         render.print_table(str(artifact), ("quantity", "reference", "artifact", "change"), check.rows())
-        for reason in check.reasons:
-            render.print_line(f"missed: {reason}")
+        for reason in check.gate.reasons:
+            render.print_line(f"{_SAID[check.gate.outcome]}: {reason}")
     raise typer.Exit(check.exit_code)

@@ -19,6 +19,7 @@ from qcompress.checkpoints import Checkpoint
 from qcompress.data.images import ImageSet
 from qcompress.exporters import Artifact
 from qcompress.files import write_text
+from qcompress.gate.limits import Gate, Measured, Outcome, against_limits
 from qcompress.groups import Groups
 from qcompress.latency import Latency
 from qcompress.markdown import to_markdown
@@ -55,8 +56,9 @@ from qcompress.verify import Quality, Verification
 if TYPE_CHECKING:
     from qcompress.pipeline import Choice, Job
 
-__all__ = ["assemble", "missed_limits", "onnx_metadata", "versions", "write"]
+__all__ = ["assemble", "gated", "onnx_metadata", "versions", "write"]
 
+_STATUS: dict[Outcome, Status] = {"passed": "ok", "failed": "threshold-missed", "undecided": "undecided"}
 _VERSIONS_OF = ("torch", "torch-pruning", "onnx", "onnxruntime", "dimod", "dwave-samplers", "teneva", "numpy")
 
 
@@ -77,20 +79,11 @@ def onnx_metadata(checkpoint: Checkpoint, plan: Plan) -> dict[str, str]:
     }
 
 
-def missed_limits(limits: Limits, unit: str, drop: float, latency: Latency | None) -> tuple[str, ...]:
-    """One sentence for every limit that is not met; `drop` is how much worse the artifact is than the dense one, in `unit`."""
-    unit = f" {unit}" if unit else ""
-    reasons = []
-    if limits.max_drop is not None and not drop <= limits.max_drop:
-        reasons.append(f"the drop of {drop:.3f}{unit} is above the limit of {limits.max_drop:g}{unit}")
-    if limits.min_speedup is not None and latency is not None and not latency.ci95[0] >= limits.min_speedup:
-        low, high = latency.ci95
-        undecided = " (undecided: the interval contains it)" if high >= limits.min_speedup else ""
-        reasons.append(
-            f"the speedup of {latency.speedup:.2f} [{low:.2f}, {high:.2f}] is not shown to reach "
-            f"the limit of {limits.min_speedup:g}{undecided}"
-        )
-    return tuple(reasons)
+def gated(limits: Limits, unit: str, drop: float | None, latency: Latency | None, size_bytes: int) -> Gate:
+    """The limits against what was measured; `drop` is how much worse the artifact is than the dense network, in `unit`."""
+    speedup = None if latency is None else (latency.speedup, *latency.ci95)
+    rounds = latency.runs if latency else 0
+    return Gate(against_limits(limits, Measured(drop, unit, speedup, rounds, size_bytes)), limits.undecided)
 
 
 def assemble(
@@ -111,13 +104,14 @@ def assemble(
     assert checked.dense is not None
     name = job.metric.name
     drop = job.metric.drop(checked.dense.mean(name), checked.artifact.mean(name))  # not the report's: there infinity is null
-    reasons = missed_limits(settings.limits, job.metric.difference_unit, drop, timed)
-    status: Status = "interrupted" if interrupted else "threshold-missed" if reasons else "ok"
+    gate = gated(settings.limits, job.metric.difference_unit, drop, timed, artifact.size_bytes)
+    status: Status = "interrupted" if interrupted else _STATUS[gate.outcome]
     return Report(
         schema=1,
         status=status,
-        reasons=reasons,
+        reasons=gate.reasons,
         notes=(
+            *gate.waved,
             *artifact.notes,
             *checked.notes,
             *_notes(recovered, settings, choice),
@@ -225,6 +219,8 @@ def _notes(recovered: Recovered, settings: Settings, choice: Choice) -> tuple[st
             f"runtimes compute in blocks of up to {BLOCKS[0]}, so --align {BLOCKS[0]} may be faster at the same sparsity"
         )
     notes += _qpu_notes(choice)
+    if choice.recalled:
+        notes.append("what was removed and the weights are those of an earlier, equal run (--cache), verified anew")
     if choice.kept != choice.refined:
         notes.append("the refined selection was not kept: after repair the search's own was better on the selection images")
     if recovered.level != settings.recover and len(choice.kept):
@@ -303,6 +299,7 @@ def _metric_facts(job: Job, checked: Verification, others: Mapping[str, Quality]
     return MetricFacts(
         name=name,
         unit=job.metric.unit,
+        higher_is_better=job.metric.higher_is_better,
         images=len(checked.images),
         noisy=mean(checked.noisy) if task == "denoising" else None,
         bicubic=mean(checked.noisy) if task == "super-resolution" else None,

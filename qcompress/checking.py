@@ -13,7 +13,7 @@ import torch
 
 from qcompress import latency, seeds
 from qcompress import verify as verification
-from qcompress.assembly import missed_limits
+from qcompress.assembly import gated
 from qcompress.conversion import Network, load_network
 from qcompress.data.tasks import Task
 from qcompress.errors import InputError, UsageError
@@ -21,6 +21,7 @@ from qcompress.exporters import EXPORTERS
 from qcompress.exporters.runtime import Network as OnnxNetwork
 from qcompress.exporters.runtime import open_onnx
 from qcompress.framing import Run, frame, load_images
+from qcompress.gate.limits import Gate
 from qcompress.latency import Latency
 from qcompress.markdown import metric_title
 from qcompress.metrics import Metric, companions, metric
@@ -40,12 +41,12 @@ class Check:
     task: Task
     source: str
     latency: Latency | None
-    reasons: tuple[str, ...]
+    gate: Gate
 
     @property
     def exit_code(self) -> int:
-        """0, or 4 where a limit is missed."""
-        return 4 if self.reasons else 0
+        """0, 4 where a limit is missed, 6 where one is undecided."""
+        return self.gate.exit_code
 
     def rows(self) -> list[tuple[str, str, str, str]]:
         """(quantity, reference, artifact, change), as text."""
@@ -73,8 +74,8 @@ class Check:
         reference, noisy = self.found.dense, self.found.noisy
         baseline = "bicubic" if self.task == "super-resolution" else "noisy"
         return {
-            "status": "threshold-missed" if self.reasons else "ok",
-            "reasons": list(self.reasons),
+            "status": {"passed": "ok", "failed": "threshold-missed", "undecided": "undecided"}[self.gate.outcome],
+            "reasons": list(self.gate.reasons),
             "file": str(self.found.path),
             "sha256": self.found.sha256,
             "bytes": self.found.size_bytes,
@@ -89,7 +90,7 @@ class Check:
             "parity": asdict(self.found.parity) if self.found.parity else None,
             "latency": asdict(self.latency) if self.latency else None,
             "data": {"source": self.source, "task": self.task, "report": list(self.found.images)},
-            "notes": list(self.found.notes),
+            "notes": [*self.gate.waved, *self.found.notes],
         }
 
 
@@ -129,9 +130,9 @@ def verify(artifact: Path, reference: Path | None, settings: Settings, *, observ
         with observer.stage("latency"):
             timed = _time(artifact, other, settings, framed.example_shape)
     first = measured[0]
-    drop = first.drop(found.dense.mean(first.name), found.artifact.mean(first.name)) if found.dense else 0.0
-    missed = missed_limits(settings.limits, first.difference_unit, drop, timed)
-    return Check(found, measured, framed.task, images.source, timed, missed)
+    drop = first.drop(found.dense.mean(first.name), found.artifact.mean(first.name)) if found.dense else None
+    gate = gated(settings.limits, first.difference_unit, drop, timed, found.size_bytes)
+    return Check(found, measured, framed.task, images.source, timed, gate)
 
 
 def _runner(network: OnnxNetwork) -> Run:

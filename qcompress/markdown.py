@@ -5,13 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from qcompress.reports import CostPair, LatencyFacts, MetricFacts, QpuFacts, RefineFacts, Report, SearchFacts
+from qcompress.reports import CostPair, LatencyFacts, MetricFacts, QpuFacts, RefineFacts, Report, SearchFacts, Status
 from qcompress.visible import visible
 
 __all__ = ["code_block", "escape", "headline", "metric_title", "summary_rows", "to_markdown"]
 
 _TITLES = {"ssim": "SSIM", "top1": "top-1 accuracy", "miou": "mean IoU"}
 _BAR = 16  # characters of a full bar
+_SAID: dict[Status, str] = {
+    "ok": "Done",
+    "threshold-missed": "**A limit was missed**",
+    "undecided": "**A limit is undecided**",
+    "interrupted": "**Interrupted**: the best so far",
+}
 
 
 def escape(text: str) -> str:
@@ -87,8 +93,7 @@ def to_markdown(report: Report, pictures: Sequence[tuple[str, str]] = ()) -> str
 
 
 def _verdict(report: Report) -> Iterator[str]:
-    said = {"ok": "Done", "threshold-missed": "**A limit was missed**", "interrupted": "**Interrupted**: the best so far"}
-    yield f"{said[report.status]}: {headline(report)}."
+    yield f"{_SAID[report.status]}: {headline(report)}."
     lines = [f"- {escape(reason)}" for reason in report.reasons] + [f"- Note: {escape(note)}" for note in report.notes]
     if lines:
         yield "\n".join(lines)

@@ -15,6 +15,7 @@ from torch import nn
 from qcompress import (
     assembly,
     choosing,
+    kept_runs,
     latency,
     loading,
     offline,
@@ -22,6 +23,7 @@ from qcompress import (
     processor,
     qubo,
     refining,
+    run_key,
     seeds,
     slim_folder,
     surgery,
@@ -138,7 +140,7 @@ class Job:
 class Choice:
     """Which units go: as the search chose, after the refinement, and what was kept of the two once both were repaired.
 
-    `search` is None where a plan was applied again. `qpu` says what a backend elsewhere did.
+    `search` is None where a plan was applied again. `qpu` says what a backend elsewhere did. `recalled`: from the cache.
     """
 
     selected: Selection
@@ -148,6 +150,7 @@ class Choice:
     search: SearchResult | None = None
     refinement: RefineResult | None = None
     qpu: QpuFacts | None = None
+    recalled: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,8 +164,8 @@ class Result:
 
     @property
     def exit_code(self) -> int:
-        """0 done, 4 a threshold missed, 130 interrupted during refinement (the best so far is written)."""
-        return {"ok": 0, "threshold-missed": 4, "interrupted": INTERRUPTED}[self.report.status]
+        """0 done, 4 a limit missed, 6 undecided, 130 interrupted during refinement (the best so far is written)."""
+        return {"ok": 0, "threshold-missed": 4, "undecided": 6, "interrupted": INTERRUPTED}[self.report.status]
 
 
 def prune(
@@ -199,6 +202,8 @@ def prune(
     refining.check_resume(settings, resume=resume, remote=known is None and is_remote(search))
     source = checkpoint if isinstance(checkpoint, Checkpoint) else Path(checkpoint)
     folder = claim(Path(out) if out else default_folder(source.path if isinstance(source, Checkpoint) else source))
+    if settings.cache is not None:
+        claim(settings.cache)
     refining.check_folder(folder, resume=resume, say=observer.say)
     job = prepare(source, settings, observer, images=images, check=partial(asked, settings=settings))
     settings = job.settings
@@ -206,7 +211,7 @@ def prune(
     if given is not None:
         checked(given, asked(job.groups, settings)[0])
     with refining.resumable(folder):
-        choice, recovered = repair(job, choose(job, folder=folder, given=given))
+        choice, recovered = _decided(job, folder, given, known, resume=resume)
         plan = Plan.of(
             slim_folder.source_of(job.checkpoint),
             job.groups,
@@ -338,6 +343,28 @@ def asked(groups: Groups, settings: Settings) -> tuple[Budget, Alignment]:
         )
 
     return aligned_budget(settings.search.align, at, groups.widths, processor.block())
+
+
+def _decided(
+    job: Job, folder: Path, given: Found | None, known: offline.SelectionFile | None, *, resume: bool
+) -> tuple[Choice, Recovered]:
+    """What goes, and the repaired network: from the cache where an equal run left it, which a resumed one does not ask."""
+    cache = job.settings.cache
+    if cache is None:
+        return repair(job, choose(job, folder=folder, given=given))
+    target, alignment = asked(job.groups, job.settings)
+    key = run_key.key_of(job, alignment, known)
+    if key is None:
+        job.watch.say("cache: not used, for code that no file holds is part of this run")
+    kept = None if key is None or resume else kept_runs.recall(cache, key, job, target, alignment)
+    if kept is not None:
+        selected, refined = kept.search.selection, kept.refinement.selection if kept.refinement else kept.search.selection
+        choice = Choice(selected, refined, kept.kept, alignment.align, kept.search, kept.refinement, kept.qpu, recalled=True)
+        return choice, kept.recovered
+    choice, recovered = repair(job, choose(job, folder=folder, given=given))
+    if key is not None:
+        kept_runs.keep(cache, key, job, choice, recovered)
+    return choice, recovered
 
 
 def choose(job: Job, *, folder: Path | None = None, given: Found | None = None) -> Choice:

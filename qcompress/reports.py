@@ -40,7 +40,7 @@ __all__ = [
     "to_json",
 ]
 
-Status = Literal["ok", "threshold-missed", "interrupted"]
+Status = Literal["ok", "threshold-missed", "undecided", "interrupted"]
 _WORD = r"^[A-Za-z0-9 .%/-]*$"  # no markup
 _DIGITS = 7  # significant digits that are kept of a float: more than any measurement here has
 
@@ -138,11 +138,12 @@ class MetricFacts(_Facts):
 
     In this order: the noisy input, or that of super-resolution enlarged bicubically (labelled images have neither), the dense
     network, the network masked with the selection of the search, and with the refined one, the slim network after repair, and
-    the ONNX file.
+    the ONNX file. `higher_is_better` is None in reports that were written before there was such a field.
     """
 
     name: str = Field(pattern=_WORD)
     unit: str = Field(pattern=_WORD)
+    higher_is_better: bool | None = None
     images: int
     noisy: Number = None
     bicubic: Number = None
@@ -361,7 +362,8 @@ class Kept(_Facts):
 class Report(_Facts):
     """One run. What was not reached (an interrupted run) or not asked for is None.
 
-    `reasons` are the limits that were missed, `notes` what else the user should know; `command` reproduces the run.
+    `reasons` are the limits that were missed or could not be decided, `notes` what else the user should know; `command`
+    reproduces the run.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", from_attributes=True, validate_by_name=True, validate_by_alias=True)

@@ -23,10 +23,12 @@ __all__ = [
     "RefineOptions",
     "SearchOptions",
     "Settings",
+    "Undecided",
     "VerifyOptions",
 ]
 
 RecoverLevel = Literal["none", "bias", "lstsq"]
+Undecided = Literal["report", "fail", "pass"]
 
 AS_CUT_STEPS = 6
 """Scores are taken anew so often for a network that is not repaired."""
@@ -187,13 +189,19 @@ class VerifyOptions:
 
 @dataclass(frozen=True)
 class Limits:
-    """What the result must meet: metric drop at most (in the metric's unit), speedup at least."""
+    """What the result must meet: metric drop at most (in the metric's unit), speedup at least, bytes of the file at most.
+
+    `undecided` says what becomes of a speedup whose confidence interval contains its limit: "report" makes it an outcome of its
+    own, neither passed nor failed.
+    """
 
     max_drop: float | None = None
     min_speedup: float | None = None
+    max_size: int | None = None
+    undecided: Undecided = "report"
 
     def __post_init__(self) -> None:
-        for name in ("max_drop", "min_speedup"):
+        for name in ("max_drop", "min_speedup", "max_size"):
             value = getattr(self, name)
             if value is not None and (math.isnan(value) or value < 0):
                 raise UsageError(f"{name.replace('_', '-')} must be 0 or more, got {value}")
@@ -206,7 +214,7 @@ class Settings:
     The metric "auto" is that of the task: PSNR for restoration, top-1 accuracy for classes, mean IoU for masks.
     `workers` share scoring and refinement: processes of this machine, or actors of the Ray cluster at `ray` (None: as many as
     it has room for). None: this process, in as many threads as torch takes; 1: this process, in one thread. The result is the
-    same for every number from 1.
+    same for every number from 1. In the folder `cache` what a run found is kept, and an unchanged run only verifies it.
     """
 
     sparsity: float = 0.5
@@ -226,6 +234,7 @@ class Settings:
     limits: Limits = Limits()
     compress: CompressOptions = field(default_factory=CompressOptions)
     plots: bool = False
+    cache: Path | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**63:

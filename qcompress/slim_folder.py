@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import safetensors.torch
@@ -14,10 +15,11 @@ from qcompress.architectures.matching import compare, shapes_of
 from qcompress.checkpoints import LIVE, Checkpoint
 from qcompress.errors import PlanError
 from qcompress.files import write_aside
+from qcompress.groups import Cut
 from qcompress.plans import Plan, Source
 from qcompress.weights import read_safetensors
 
-__all__ = ["apply", "load", "save", "source_of"]
+__all__ = ["apply", "load", "restored", "save", "source_of"]
 
 _WEIGHTS, _PLAN = "model.safetensors", "plan.json"
 
@@ -67,11 +69,20 @@ def load(folder: str | Path, *, arch: str | None = None, into: nn.Module | None 
     if metadata.get("plan_sha256") != plan.sha256:
         raise PlanError(f"{folder / _PLAN}: not the plan that {_WEIGHTS} was written with", "make the folder again")
     held = sum(tensor.numel() for tensor in state.values())
-    model = surgery.slim(_dense(plan.checkpoint, arch, held) if into is None else into, plan.layer_cuts)
+    dense = _dense(plan.checkpoint, arch, held) if into is None else into
+    return restored(dense, plan.layer_cuts, state, str(folder / _WEIGHTS))
+
+
+def restored(dense: nn.Module, cuts: Mapping[str, Cut], state: dict[str, Tensor], name: str) -> nn.Module:
+    """The network that `cuts` leave of `dense`, with the weights of `state`: in eval mode, on the CPU. `dense` is not changed.
+
+    Raises PlanError where the weights, of the file called `name`, are not those of such a network.
+    """
+    model = surgery.slim(dense, cuts)
     _add_biases(model, state)
     mismatch = compare(shapes_of(model), shapes_of(state))
     if mismatch:
-        raise PlanError(f"{folder / _WEIGHTS}: does not fit its plan: {mismatch}", "make the folder again")
+        raise PlanError(f"{name}: does not fit its plan: {mismatch}", "make the folder again")
     if any(tensor.is_meta for tensor in model.state_dict().values()):
         model.to_empty(device="cpu")  # only now: a plan may claim a huge network, but its weights are there
     model.load_state_dict(state, strict=True)

@@ -1,0 +1,141 @@
+"""The cache of finished runs: an unchanged run only verifies, and what a stranger left there is not believed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from qcompress import Settings, choosing, kept_runs, pipeline, run_key
+from qcompress.progress import SILENT
+from qcompress.settings import DataOptions, Limits, RefineOptions, VerifyOptions
+
+RECORD = "qcompress_run"
+Entry = tuple[dict[str, Tensor], dict[str, Any]]
+
+
+def settings(images: Path, cache: Path | None) -> Settings:
+    data = DataOptions(images, "gaussian:25", calibration_crops=6, selection_crops=4, crop=32)
+    brief = VerifyOptions(size=32, max_seconds=0.2)
+    return Settings(data=data, refine=RefineOptions(evaluations=4), verify=brief, cache=cache)
+
+
+@pytest.fixture(scope="module")
+def first(checkpoint: Path, images: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pipeline.Result]:
+    """The cache after one run, and that run."""
+    folder = tmp_path_factory.mktemp("kept")
+    return folder / "cache", pipeline.prune(checkpoint, settings(images, folder / "cache"), out=folder / "net.slim")
+
+
+def read(path: Path) -> Entry:
+    with safe_open(path, "pt") as file:
+        names = list(file.keys())
+        return {name: file.get_tensor(name) for name in names}, json.loads(file.metadata()[RECORD])
+
+
+def refuse(*arguments: object, **options: object) -> None:
+    raise AssertionError("computed again")
+
+
+@pytest.mark.slow
+def test_an_unchanged_run_only_verifies(
+    first: tuple[Path, pipeline.Result], checkpoint: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache, before = first
+    for place in ("qcompress.choosing.find", "qcompress.pipeline.recover_best", "qcompress.pipeline.measure_moments"):
+        monkeypatch.setattr(place, refuse)
+    again = replace(settings(images, cache), limits=Limits(max_size=1))  # limits are no part of it
+    after = pipeline.prune(checkpoint, again, out=tmp_path / "net.slim")
+    for name in ("model.onnx", "model.safetensors", "plan.json"):
+        assert (tmp_path / "net.slim" / name).read_bytes() == (before.folder / name).read_bytes(), name
+    assert after.report.search == before.report.search
+    assert after.report.refine == before.report.refine
+    assert after.report.metric == before.report.metric
+    assert any("earlier, equal run" in note for note in after.report.notes)
+    assert after.exit_code == 4
+    assert len(list(cache.iterdir())) == 1
+
+
+def test_the_key_is_of_what_matters(checkpoint: Path, images: Path) -> None:
+    plain = settings(images, None)
+
+    def key(changed: Settings) -> str | None:
+        job = pipeline.prepare(checkpoint, changed, SILENT)
+        return run_key.key_of(job, pipeline.asked(job.groups, job.settings)[1])
+
+    known = key(plain)
+    assert known is not None
+    assert key(replace(plain, limits=Limits(max_drop=1.0), cache=Path("x"))) == known
+    others = [replace(plain, seed=1), replace(plain, sparsity=0.25), replace(plain, workers=1), replace(plain, recover="none")]
+    others.append(replace(plain, data=replace(plain.data, noise="gaussian:20")))
+    assert len({known, *map(key, others)}) == len(others) + 1
+
+
+def test_code_of_the_users_is_part_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "mine_to_hash.py").write_text("def f(a, b):\n    return a\n")
+    from mine_to_hash import f  # type: ignore[import-not-found]
+
+    before = run_key._code_of([f])
+    assert before is not None
+    assert len(before) == 1
+    (tmp_path / "mine_to_hash.py").write_text("def f(a, b):\n    return b\n")
+    assert run_key._code_of([f]) != before
+    assert run_key._code_of([torch.nn.ReLU(), choosing.find]) == []
+    f.__module__ = "nowhere"
+    assert run_key._code_of([f]) is None
+
+
+def weights(entry: Entry) -> Entry:
+    state, record = entry
+    return {name: tensor + 1 for name, tensor in state.items()}, record
+
+
+def shapes(entry: Entry) -> Entry:
+    state, record = entry
+    smaller = {name: tensor[:1] if tensor.ndim else tensor for name, tensor in state.items()}
+    return smaller, record | {"weights": kept_runs._digest(smaller)}
+
+
+def units(entry: Entry) -> Entry:
+    state, record = entry
+    return state, record | {"kept": list(range(10**6))}
+
+
+def fewer(entry: Entry) -> Entry:
+    state, record = entry
+    return state, record | {"search": record["search"] | {"pruned": [], "capacity": 0}}
+
+
+def lies(entry: Entry) -> Entry:
+    state, record = entry
+    return state, record | {"search": record["search"] | {"capacity": 10**12}}
+
+
+def other(entry: Entry) -> Entry:
+    state, record = entry
+    return state, record | {"key": "0" * 64}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("change", [weights, shapes, units, fewer, lies, other])
+def test_what_does_not_hold_is_a_miss(
+    change: Callable[[Entry], Entry], first: tuple[Path, pipeline.Result], checkpoint: Path, images: Path, tmp_path: Path
+) -> None:
+    (path,) = first[0].iterdir()
+    state, record = change(read(path))
+    safetensors.torch.save_file(state, tmp_path / path.name, {RECORD: json.dumps(record)})
+    job = pipeline.prepare(checkpoint, settings(images, first[0]), SILENT)
+    target, alignment = pipeline.asked(job.groups, job.settings)
+    assert kept_runs.recall(first[0], path.stem, job, target, alignment) is not None
+    assert kept_runs.recall(tmp_path, path.stem, job, target, alignment) is None
+    (tmp_path / path.name).write_bytes(path.read_bytes()[:-100])
+    assert kept_runs.recall(tmp_path, path.stem, job, target, alignment) is None
