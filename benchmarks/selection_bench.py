@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from qcompress import loading, pipeline, scoring, surgery
 from qcompress.alignment import Alignment
+from qcompress.asking import asked
 from qcompress.budgets import Budget
 from qcompress.data.images import CalibrationCrops, Pair, ReportImages, SelectionCrops
 from qcompress.frozen import answer
@@ -138,7 +139,7 @@ class Bench:
     def asked(self, sparsity: float, align: int) -> tuple[Budget, Alignment]:
         """The count of units to remove, and the counts per group that are allowed. Raises UsageError where they do not go."""
         search = replace(self.job.settings.search, align=align)
-        return pipeline.asked(self.groups, replace(self.job.settings, sparsity=sparsity, search=search))
+        return asked(self.groups, replace(self.job.settings, sparsity=sparsity, search=search))
 
     def cut(self, selection: Selection) -> nn.Module:
         """The network without the units of `selection`."""

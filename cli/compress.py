@@ -105,7 +105,7 @@ def compress(
         verify=s.VerifyOptions(size=size),
         limits=s.Limits(max_drop, min_speedup),
         compress=s.CompressOptions(
-            target_size=None if asked is None else parse_size(asked),
+            target_size=None if asked is None else parse_size(asked, "--target-size"),
             sparsity=sparsity,
             bits=parse_bits(bits),
             objective=objective,

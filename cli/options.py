@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -60,7 +59,6 @@ __all__ = [
     "parse_backend_options",
     "parse_coefficients",
     "parse_normalisation",
-    "parse_size",
 ]
 
 NORMALISATIONS = {"imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))}
@@ -238,24 +236,10 @@ MaxQpuSeconds = Annotated[
 
 def limits(max_drop: float | None, min_speedup: float | None, max_size: str | None, undecided: Undecided) -> Limits:
     """The values of --max-drop, --min-speedup, --max-size and --undecided."""
+    from qcompress.quantities import parse_bytes
     from qcompress.settings import Limits
 
-    return Limits(max_drop, min_speedup, None if max_size is None else parse_size(max_size), undecided.value)
-
-
-def parse_size(text: str) -> int:
-    """The value of --max-size in bytes.
-
-    >>> parse_size("4MB"), parse_size("1.5 MiB"), parse_size("931000")
-    (4000000, 1572864, 931000)
-    """
-    found = re.fullmatch(r"\s*(\d{1,15}(?:\.\d{1,6})?)\s*([kMG]?)(i?)B?\s*", text)
-    if found is None or (found[3] and not found[2]):
-        raise UsageError(
-            f"--max-size {text!r}: expected bytes, or a number with kB, MB, GB, kiB, MiB or GiB", "for example 4MB"
-        )
-    step = 1024 if found[3] else 1000
-    return int(float(found[1]) * step ** " kMG".index(found[2] or " "))
+    return Limits(max_drop, min_speedup, None if max_size is None else parse_bytes(max_size, "--max-size"), undecided.value)
 
 
 def parse_align(text: str) -> int | None:

@@ -7,15 +7,20 @@ from typing import Annotated
 
 import typer
 
-from qcompress.cli import options, render
+from qcompress.cli import options, render, target_options
 
 __all__ = ["prune"]
 
 
 def prune(
     checkpoint: options.Checkpoint,
-    sparsity: Annotated[float, typer.Option("--sparsity", "-s", help="Share of the budget to remove: 0 to below 1.")] = 0.5,
-    budget: Annotated[options.Budget, typer.Option(help="What the share is taken of.")] = options.Budget.filters,
+    sparsity: target_options.Sparsity = None,
+    budget: target_options.BudgetName = None,
+    target_params: target_options.TargetParams = None,
+    target_macs: target_options.TargetMacs = None,
+    target_size: target_options.TargetSize = None,
+    target_latency: target_options.TargetLatency = None,
+    speedup: target_options.Speedup = None,
     backend: options.Backend = "profile",
     align: options.Align = "auto",
     objective: options.ObjectiveName = "auto",
@@ -86,9 +91,13 @@ def prune(
     from qcompress.qubo import objective as named_objective
 
     means, stds = options.parse_normalisation(mean, std)
+    asked = target_options.parse_target(
+        sparsity, budget, params=target_params, macs=target_macs, size=target_size, latency=target_latency, speedup=speedup
+    )
     settings = s.Settings(
-        sparsity=sparsity,
-        budget=budget.value,
+        sparsity=asked.sparsity,
+        budget=asked.budget,
+        target=asked.target,
         metric=metric,
         seed=seed,
         device=device,

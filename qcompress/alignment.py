@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from qcompress.budgets import Budget, CountBudget
 from qcompress.errors import UsageError
 from qcompress.selection import UnitSpace
+from qcompress.targets import shown
 
 __all__ = ["BLOCKS", "Alignment", "aligned_budget"]
 
@@ -98,8 +99,8 @@ class Alignment:
         if most < budget.target:
             largest = math.floor(10_000 * Fraction(most, budget.dense)) / 10_000
             raise UsageError(
-                f"budget {budget.name}: {budget.target} {budget.unit} are to go, but in multiples of {self.align} "
-                f"at most {most} can: the maximum sparsity is {largest:.4f}",
+                f"budget {budget.name}: {_shown(budget, budget.target)} are to go, but in multiples of {self.align} "
+                f"at most {_shown(budget, most, bare=True)} can: the maximum sparsity is {largest:.4f}",
                 hint=f"--align 1, or --sparsity {largest:.4f}",
             )
         return CountBudget(self.space, self._least_sum(budget.target)) if budget.counts_units else budget
@@ -140,6 +141,13 @@ def aligned_budget(
     alignment = Alignment(budget.space, align or BLOCKS[-1], widths)
     alignment.reach(budget)
     return budget, alignment
+
+
+def _shown(budget: Budget, capacity: int, *, bare: bool = False) -> str:
+    """A capacity with its unit; times in milliseconds."""
+    if budget.name == "latency":
+        return shown(capacity, budget.name)
+    return f"{capacity}" if bare else f"{capacity} {budget.unit}"
 
 
 def _step(size: int, align: int, width: int) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import qcompress.reference
-from qcompress import rank_correlation
+from qcompress import rank_correlation, targets
 from qcompress._version import __version__
 from qcompress.alignment import BLOCKS
 from qcompress.checkpoints import Checkpoint
@@ -148,9 +148,8 @@ def write(report: Report, folder: Path) -> None:
 def command(checkpoint: Checkpoint, settings: Settings) -> str:
     """The command line of a run, without the options that are at their defaults."""
     default, search, data = Settings(), settings.search, settings.data
-    words = ["qcompress", "prune", _given(checkpoint), "--sparsity", f"{settings.sparsity:g}"]
+    words = ["qcompress", "prune", _given(checkpoint), *targets.words(settings.target, settings.sparsity, settings.budget)]
     values = {
-        "--budget": (settings.budget, default.budget),
         "--objective": (name_of(search.objective), name_of(default.search.objective)),
         "--relinearise": (search.relinearise or 1, 1),
         "--backend": (search.backend, default.search.backend),
@@ -211,7 +210,8 @@ def _notes(recovered: Recovered, settings: Settings, choice: Choice) -> tuple[st
     notes, found = [], choice.search
     if found and found.capacity != found.asked:
         notes.append(
-            f"{found.asked:,} {_capacity_unit(settings, choice)} were to go, {found.capacity:,} did: {_why_more(settings)}"
+            f"{_capacity(found.asked, settings, choice)} were to go, {_capacity(found.capacity, settings, choice)} did: "
+            f"{_why_more(settings)}"
         )
     if choice.search and len(choice.kept) and choice.align < BLOCKS[0]:
         notes.append(
@@ -230,10 +230,11 @@ def _notes(recovered: Recovered, settings: Settings, choice: Choice) -> tuple[st
     return tuple(notes)
 
 
-def _capacity_unit(settings: Settings, choice: Choice) -> str:
-    if settings.budget == "macs" and choice.align > 1:
-        return f"MACs in blocks of {choice.align} channels"
-    return {"filters": "units", "params": "parameters", "macs": "MACs"}.get(settings.budget, settings.budget)
+def _capacity(value: int, settings: Settings, choice: Choice) -> str:
+    """A capacity for people."""
+    if settings.budget == "macs" and settings.target is None and choice.align > 1:
+        return f"{value:,} MACs in blocks of {choice.align} channels"
+    return targets.shown(value, settings.budget)
 
 
 def _why_more(settings: Settings) -> str:

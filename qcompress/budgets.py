@@ -14,13 +14,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from qcompress.errors import UsageError
 from qcompress.selection import UnitSpace
+from qcompress.targets import UNITS, shown
 
-__all__ = ["BUDGETS", "Budget", "CostBudget", "CountBudget", "budget"]
+__all__ = ["BUDGETS", "Budget", "Cost", "CostBudget", "CountBudget", "budget", "cost_share", "cost_within"]
 
 Cost = Callable[[Mapping[str, int]], int]
 """Exact cost of the network with that many units pruned per group (absent: none), as `Groups.params` and `Groups.macs` are."""
 
 BUDGETS = ("filters", "params", "macs")
+"""Those whose capacity follows from the network alone; size and latency are measured."""
 
 
 class Budget(Protocol):
@@ -31,11 +33,11 @@ class Budget(Protocol):
 
     @property
     def name(self) -> str:
-        """As in `BUDGETS`."""
+        """As in `qcompress.targets.UNITS`."""
 
     @property
     def unit(self) -> str:
-        """What capacity counts, for reports: "units", "parameters", "MACs"."""
+        """What capacity counts, for reports: "units", "parameters", "MACs", "bytes", "picoseconds"."""
 
     @property
     def space(self) -> UnitSpace:
@@ -115,7 +117,7 @@ class CountBudget:
 
 @dataclass(frozen=True)
 class CostBudget:
-    """At least `target` of a cost goes: parameters or MACs, by the exact cost of what stays.
+    """At least `target` of a cost goes: parameters, MACs, bytes or time, by the exact cost of what stays.
 
     With a `block` above 1 the cost counts channels in whole blocks of so many, and a marginal capacity is the mean over a
     block: one unit alone mostly frees nothing. `additive` is a cost that is never above `cost` and whose groups free together
@@ -136,7 +138,7 @@ class CostBudget:
     @property
     def unit(self) -> str:
         """Of the capacity."""
-        return {"params": "parameters", "macs": "MACs"}.get(self.name, self.name)
+        return UNITS.get(self.name, self.name)
 
     @property
     def dense(self) -> int:
@@ -216,20 +218,38 @@ def budget(
         raise UsageError(
             f"sparsity is {sparsity}, expected 0 <= sparsity < 1", hint="0.5 takes half of the filters (or parameters, or MACs)"
         )
-    share = Fraction(str(float(sparsity)))
     if name == "filters":
-        target, most, dense = math.floor(share * len(space) + Fraction(1, 2)), space.most, len(space)
-        _check_sparsity(name, sparsity, target, most, dense)
+        target = math.floor(Fraction(str(float(sparsity))) * len(space) + Fraction(1, 2))
+        _check_sparsity(name, sparsity, target, space.most, len(space))
         return CountBudget(space, target)
-    cost = params if name == "params" else macs
+    if name == "params":
+        return cost_share(name, sparsity, space, params)
+    return cost_share(name, sparsity, space, macs, block=block, additive=additive_macs)
+
+
+def cost_share(
+    name: str, sparsity: float, space: UnitSpace, cost: Cost, *, block: int = 1, additive: Cost | None = None
+) -> CostBudget:
+    """The budget that frees the share `sparsity`, 0 to below 1, of a cost. Raises UsageError where floors do not allow it."""
     dense = cost({})
-    target = math.ceil(share * dense)
+    target = math.ceil(Fraction(str(float(sparsity))) * dense)
     _check_sparsity(name, sparsity, target, _most(space, cost), dense)
-    return (
-        CostBudget(space, name, cost, target)
-        if name == "params"
-        else CostBudget(space, name, cost, target, block, additive_macs)
-    )
+    return CostBudget(space, name, cost, target, block, additive)
+
+
+def cost_within(
+    name: str, most: float, space: UnitSpace, cost: Cost, *, block: int = 1, additive: Cost | None = None
+) -> CostBudget:
+    """The budget that leaves at most `most` of a cost. Raises UsageError where the floors do not allow it."""
+    dense = cost({})
+    target, largest = max(0, dense - math.floor(most)), _most(space, cost)
+    if target > largest:
+        least = dense - largest
+        raise UsageError(
+            f"at most {shown(most, name)} are to stay, but with the least that every group keeps {shown(least, name)} do",
+            "ask for more, or allow less with --floor or --ignore",
+        )
+    return CostBudget(space, name, cost, target, block, additive)
 
 
 def _most(space: UnitSpace, cost: Cost) -> int:

@@ -8,10 +8,12 @@ from pathlib import Path
 
 from qcompress import choosing, offline, qubo, slim_folder
 from qcompress._version import __version__
+from qcompress.budgets import BUDGETS
 from qcompress.errors import UsageError
 from qcompress.files import claim_file
 from qcompress.offline import Ask, ProblemFile, Provenance
-from qcompress.pipeline import asked, prepare, wanted
+from qcompress.pipeline import prepare, wanted
+from qcompress.pricing import priced
 from qcompress.progress import SILENT, Observer
 from qcompress.settings import Settings
 
@@ -41,13 +43,18 @@ def formulate(
         raise UsageError(f"--out {path}: expected a name like problem.bqm", "the JSON of the units is written beside it")
     if path.resolve() == Path(checkpoint).resolve():
         raise UsageError(f"--out {path}: is the checkpoint itself", "choose another name, such as problem.bqm")
+    if settings.target is not None or settings.budget not in BUDGETS:
+        names = ", ".join(BUDGETS)
+        raise UsageError(
+            f"budget {settings.budget}: a problem is written for a share of {names} only", "name a sparsity of one"
+        )
     claim_file(path)
 
     wanted(settings).check()
-    job = prepare(Path(checkpoint), settings, observer, check=partial(asked, settings=settings))
+    job = prepare(Path(checkpoint), settings, observer, price=partial(priced, settings))
     settings = job.settings
     with job.crew() as crew:
-        problem = choosing.problem(job, crew, *asked(job.groups, settings))
+        problem = choosing.problem(job, crew, *job.asked)
     record = offline.write_problem(
         problem,
         path,

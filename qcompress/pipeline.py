@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from qcompress import (
     loading,
     offline,
     plans,
-    processor,
+    pricing,
     qubo,
     refining,
     run_key,
@@ -30,8 +30,9 @@ from qcompress import (
     tracing,
 )
 from qcompress import verify as verification
-from qcompress.alignment import Alignment, aligned_budget
-from qcompress.budgets import Budget, budget
+from qcompress.alignment import Alignment
+from qcompress.asking import Price, asked, share_of
+from qcompress.budgets import Budget
 from qcompress.checkpoints import Checkpoint
 from qcompress.data.images import CalibrationCrops, SelectionCrops, Splits
 from qcompress.errors import ExportError, UsageError
@@ -61,7 +62,7 @@ from qcompress.workers.bench import Load
 from qcompress.workers.contract import Crew
 from qcompress.workers.hiring import Wanted, hired
 
-__all__ = ["Choice", "Job", "Result", "apply", "asked", "choose", "finish", "prepare", "prune", "repair", "wanted"]
+__all__ = ["Choice", "Job", "Result", "apply", "choose", "finish", "prepare", "prune", "repair", "wanted"]
 
 _CALIBRATION_CROPS, _SELECTION_CROPS, _LABELLED = 48, 16, 256  # unless the settings say otherwise
 _LABELLED_PIXELS = 2**20  # and of images with a class, as many more as make no more pixels
@@ -70,7 +71,10 @@ INTERRUPTED = 130  # what shells report for a process ended by Ctrl-C
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """What every stage of a run works on. `model` is the dense network, on the device of the run."""
+    """What every stage of a run works on. `model` is the dense network, on the device of the run.
+
+    `prices` are those of budgets that are measured.
+    """
 
     settings: Settings
     checkpoint: Checkpoint
@@ -80,6 +84,12 @@ class Job:
     frame: Frame
     metric: Metric
     watch: Stopwatch
+    prices: Mapping[str, Price] = field(default_factory=dict)
+
+    @cached_property
+    def asked(self) -> tuple[Budget, Alignment]:
+        """What is to go, and the counts per group that are allowed to meet it. Raises UsageError where they do not."""
+        return asked(self.groups, self.settings, self.prices)
 
     def calibration(self) -> CalibrationCrops:
         """The calibration crops of the run, on its device; the same at every call."""
@@ -205,11 +215,11 @@ def prune(
     if settings.cache is not None:
         claim(settings.cache)
     refining.check_folder(folder, resume=resume, say=observer.say)
-    job = prepare(source, settings, observer, images=images, check=partial(asked, settings=settings))
+    job = prepare(source, settings, observer, images=images, price=partial(pricing.priced, settings))
     settings = job.settings
     given = None if known is None else found_of(known, job.groups.space, job.checkpoint.sha256)
     if given is not None:
-        checked(given, asked(job.groups, settings)[0])
+        checked(given, job.asked[0])
     with refining.resumable(folder):
         choice, recovered = _decided(job, folder, given, known, resume=resume)
         plan = Plan.of(
@@ -217,7 +227,7 @@ def prune(
             job.groups,
             choice.kept,
             budget=settings.budget,
-            sparsity=settings.sparsity,
+            sparsity=share_of(settings, job.asked[0]),
             objective=qubo.name_of(settings.search.objective),
             backend=search.backend if known is None else known.backend,
             seed=settings.seed,
@@ -273,12 +283,12 @@ def prepare(
     *,
     size: int | None = None,
     images: Splits | None = None,
-    check: Callable[[Groups], object] | None = None,
+    price: Callable[[Checkpoint, Groups, tuple[int, ...], Observer], Mapping[str, Price]] | None = None,
 ) -> Job:
     """Loads the checkpoint, traces it at the latency input's size (or `size`), reads the images.
 
-    A checkpoint and images that are there already are taken as they are. `check` may raise for groups that will not do, before
-    the images are read.
+    A checkpoint and images that are there already are taken as they are. `price` tells what budgets cost in the groups at the
+    shape of the input; it may raise for groups that will not do, before the images are read.
     """
     watch = Stopwatch(observer)
     data = settings.data
@@ -295,8 +305,7 @@ def prepare(
         example = torch.zeros(found.example_shape)
         groups = tracing.trace(checkpoint.model, example, ignore=settings.search.ignore, floor=settings.search.floor)
         advance(1, f"{len(groups.space)} units in {len(groups.groups)} groups")
-    if check is not None:
-        check(groups)
+    prices = {} if price is None else price(checkpoint, groups, found.example_shape, watch)
     with watch.stage("images") as advance:
         if images is None:
             images = load_images(found, data, checkpoint.channels, checkpoint.stride, settings.seed)
@@ -306,7 +315,7 @@ def prepare(
     for note in checkpoint.notes:
         observer.say(f"note: {note}")
     model = checkpoint.model.to(settings.device)
-    return Job(settings.resolved(found.task), checkpoint, model, groups, images, found, measured, watch)
+    return Job(settings.resolved(found.task), checkpoint, model, groups, images, found, measured, watch, prices)
 
 
 def _loaded(path: Path, options: CheckpointOptions) -> Checkpoint:
@@ -329,22 +338,6 @@ def _check_device(name: str) -> None:
         raise UsageError(f"device {name!r} cannot be used: {reason}", "--device cpu works everywhere") from error
 
 
-def asked(groups: Groups, settings: Settings) -> tuple[Budget, Alignment]:
-    """What is to go, and the counts per group that are allowed to meet it. MACs are those of whole blocks of channels.
-
-    Raises UsageError where allowed counts do not reach the target.
-    """
-
-    def at(block: int) -> Budget:
-        macs = partial(groups.macs, align=block)
-        additive = partial(macs, additive=True) if block > 1 else None
-        return budget(
-            settings.budget, settings.sparsity, groups.space, groups.params, macs, block=block, additive_macs=additive
-        )
-
-    return aligned_budget(settings.search.align, at, groups.widths, processor.block())
-
-
 def _decided(
     job: Job, folder: Path, given: Found | None, known: offline.SelectionFile | None, *, resume: bool
 ) -> tuple[Choice, Recovered]:
@@ -352,8 +345,8 @@ def _decided(
     cache = job.settings.cache
     if cache is None:
         return repair(job, choose(job, folder=folder, given=given))
-    target, alignment = asked(job.groups, job.settings)
-    key = run_key.key_of(job, alignment, known)
+    target, alignment = job.asked
+    key = run_key.key_of(job, known)
     if key is None:
         job.watch.say("cache: not used, for code that no file holds is part of this run")
     kept = None if key is None or resume else kept_runs.recall(cache, key, job, target, alignment)
@@ -374,7 +367,7 @@ def choose(job: Job, *, folder: Path | None = None, given: Found | None = None) 
     refinement measures, so that it can be taken up again; not where a machine elsewhere searched: it would find something else.
     """
     settings = job.settings
-    target, alignment = asked(job.groups, settings)
+    target, alignment = job.asked
     candidates = proposer(settings.refine.proposer, inside=alignment.align > 1)
     keeps = folder if given is not None or not is_remote(settings.search) else None
     refines = settings.refine.most != 0

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass
 from fractions import Fraction
 
-from qcompress.errors import UsageError
+from qcompress.targets import parse_amount
 
 __all__ = ["Size", "parse_bytes", "parse_size"]
-
-_BYTES = {"": 1, "b": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
-_AMOUNT = re.compile(r"([0-9]*\.?[0-9]+(?:e[0-9]+)?)\s*([kmg]i?)?(b?)", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -33,33 +29,25 @@ class Size:
         return math.floor(Fraction(str(self.share)) * whole)
 
 
-def parse_bytes(text: str) -> int:
-    """A number of bytes: kB, MB, GB are powers of ten, KiB, MiB, GiB of two; rounded down.
+def parse_bytes(text: str, option: str) -> int:
+    """A number of bytes, the value of `option`, rounded down; units as `targets.parse_amount` has them.
 
-    Raises UsageError.
-
-    >>> parse_bytes("900kB"), parse_bytes("1.5 MiB"), parse_bytes("4096")
+    >>> parse_bytes("900kB", "--max-size"), parse_bytes("1.5 MiB", "--max-size"), parse_bytes("4096", "--max-size")
     (900000, 1572864, 4096)
     """
-    found = _AMOUNT.fullmatch(text.strip())
-    amount = Fraction(found.group(1)) * _BYTES[(found.group(2) or "").lower()] if found else Fraction(0)
-    if amount < 1:
-        raise UsageError(f"{text!r} is no number of bytes, expected one such as 900kB or 1.5MB")
-    return math.floor(amount)
+    return math.floor(parse_amount(text, "size", option))
 
 
-def parse_size(text: str) -> Size:
-    """A share above 0 up to 1, or a number of bytes.
+def parse_size(text: str, option: str) -> Size:
+    """A share above 0 up to 1, or a number of bytes: the value of `option`.
 
-    >>> parse_size("0.25"), parse_size("900kB")
+    >>> parse_size("0.25", "--target-size"), parse_size("900kB", "--target-size")
     (Size(bytes=None, share=0.25), Size(bytes=900000, share=None))
     """
     try:
         share = float(text)
     except ValueError:
-        return Size(bytes=parse_bytes(text))
+        return Size(bytes=parse_bytes(text, option))
     if 0 < share <= 1:
         return Size(share=share)
-    if share > 1 and share == int(share):
-        return Size(bytes=int(share))
-    raise UsageError(f"size {text!r}: expected a share of the dense file above 0 up to 1, or bytes such as 900kB")
+    return Size(bytes=parse_bytes(text, option))

@@ -151,7 +151,7 @@ def _facts(job: Job, found: Found, alignment: Alignment, proposer: Proposing) ->
         "groups": kept_scores.key_of(groups=[space.groups, space.sizes, space.floors]),
         "selection images": " ".join(kept_scores.digest_of(part.cpu().numpy()) for part in (crops.inputs, crops.targets)),
         "metric": job.metric.chooser.name,
-        "sparsity": f"{settings.sparsity!r} {settings.budget}",
+        "sparsity": f"{settings.sparsity if settings.target is None else settings.target!r} {settings.budget}",
         "align": str(alignment.align),
         "seed": str(settings.seed),
         "proposer": repr(proposer),

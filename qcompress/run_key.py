@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import qcompress
 from qcompress import kept_scores
-from qcompress.alignment import Alignment
 from qcompress.assembly import versions
 from qcompress.offline import SelectionFile
 from qcompress.settings import CheckpointOptions, DataOptions, ExportOptions, Limits, Settings, VerifyOptions
@@ -26,7 +25,7 @@ __all__ = ["key_of"]
 _FOREIGN = ("torch", "qcompress")  # packages whose version, or whose own files, are in the key
 
 
-def key_of(job: Job, alignment: Alignment, known: SelectionFile | None = None) -> str | None:
+def key_of(job: Job, known: SelectionFile | None = None) -> str | None:
     """A hash of all that the choice and the weights depend on; None where that includes code that no file holds.
 
     The crops stand for the images, and every setting counts that is not known to make no difference.
@@ -34,6 +33,7 @@ def key_of(job: Job, alignment: Alignment, known: SelectionFile | None = None) -
     code = _code_of([*job.model.modules(), job.metric.per_image, job.metric.loss, job.settings.search.objective])
     if code is None:
         return None
+    target, alignment = job.asked
     crops = (job.calibration(), job.selection(), job.judging())
     return kept_scores.key_of(
         versions=versions(),
@@ -42,6 +42,7 @@ def key_of(job: Job, alignment: Alignment, known: SelectionFile | None = None) -
         task=job.frame.task,
         metric=job.metric.name,
         align=alignment.align,
+        budget=[target.name, target.target, target.dense, kept_scores.digest_of(target.weights())],
         checkpoint=[job.checkpoint.sha256, job.checkpoint.architecture, dict(job.checkpoint.arguments)],
         groups=repr(job.groups),
         crops=[kept_scores.digest_of(part.cpu().numpy()) for role in crops for part in (role.inputs, role.targets)],

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from qcompress.errors import UsageError
 from qcompress.quantities import Size
 from qcompress.qubo import Auto, Hybrid, Objective, Reconstruction
+from qcompress.targets import UNITS, Speedup, Target
 from qcompress.widths import WIDTHS
 
 __all__ = [
@@ -209,7 +210,9 @@ class Limits:
 
 @dataclass(frozen=True)
 class Settings:
-    """One run. `sparsity` is the share of the budget's capacity (filters, params or macs) to remove; `plots`: with pictures.
+    """One run. `sparsity` is the share of the budget's capacity to remove; a `target` takes its place; `plots`: with pictures.
+
+    The budget is filters, params, macs, size (bytes of the ONNX file) or latency.
 
     The metric "auto" is that of the task: PSNR for restoration, top-1 accuracy for classes, mean IoU for masks.
     `workers` share scoring and refinement: processes of this machine, or actors of the Ray cluster at `ray` (None: as many as
@@ -219,6 +222,7 @@ class Settings:
 
     sparsity: float = 0.5
     budget: str = "filters"
+    target: Target | None = None
     metric: str = "auto"
     seed: int = 0
     device: str = "cpu"
@@ -243,6 +247,12 @@ class Settings:
             raise UsageError(f"workers must be at least 1, got {self.workers}", "1 is this process")
         if not 0 <= self.sparsity < 1:  # nan fails too
             raise UsageError(f"sparsity must be at least 0 and below 1, got {self.sparsity}", "0.5 removes half of the filters")
+        if self.budget not in UNITS:
+            raise UsageError(f"budget {self.budget!r} is unknown, expected one of {', '.join(UNITS)}")
+        if self.target is not None and self.budget == "filters":
+            raise UsageError(f"{self.target} is a target of a cost, the budget is filters", "params, macs, size or latency")
+        if isinstance(self.target, Speedup) and self.budget != "latency":
+            raise UsageError(f"{self.target} is a target of latency, the budget is {self.budget}", 'budget="latency"')
         if self.recover not in ("none", "bias", "lstsq"):
             raise UsageError(f"unknown recovery {self.recover!r}", "one of none, bias, lstsq")
 

@@ -116,6 +116,8 @@ def as_asked(settings: Settings, known: SelectionFile) -> Settings:
     """
     usual, search, ask = Settings(), settings.search, known.ask
     objective = _objective_of(known, search.objective)
+    if settings.target is not None:
+        raise UsageError(f"{settings.target}: the selection was found for a sparsity of {ask.sparsity:g}", "leave it out")
     for option, given, default, held in (
         ("--sparsity", settings.sparsity, usual.sparsity, ask.sparsity),
         ("--budget", settings.budget, usual.budget, ask.budget),

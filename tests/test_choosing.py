@@ -77,7 +77,7 @@ def test_what_went_in_one_step_is_gone_in_the_next(checkpoint: Path, images: Pat
         return plain(job, crew, pruned)  # type: ignore[arg-type]
 
     monkeypatch.setattr(choosing, "score", watched)
-    target, alignment = pipeline.asked(job.groups, job.settings)
+    target, alignment = job.asked
     with job.crew() as workers:
         found = choosing.find(job, workers, target, alignment)
     assert [len(pruned) for pruned in asked] == [round(step / steps * target.target) for step in range(steps)]
@@ -94,7 +94,7 @@ def test_reconstruction_sees_calibration_crops_alone(checkpoint: Path, images: P
 
     monkeypatch.setattr(pipeline.Job, "selection", forbidden)
     monkeypatch.setattr(SelectionImages, "crops", forbidden)
-    target, alignment = pipeline.asked(job.groups, job.settings)
+    target, alignment = job.asked
     with job.crew() as workers:
         found = choosing.find(job, workers, target, alignment)
     assert len(found.search.selection) == target.target
@@ -117,7 +117,7 @@ def test_a_run_is_the_same_for_one_and_two_workers(checkpoint: Path, images: Pat
 
 def test_hybrid_in_one_step_is_the_plain_formulation(checkpoint: Path, images: Path) -> None:
     job = job_of(checkpoint, images, replace(SETTINGS, search=replace(SETTINGS.search, objective=Hybrid())))
-    target, alignment = pipeline.asked(job.groups, job.settings)
+    target, alignment = job.asked
     with job.crew() as workers:
         made = choosing.problem(job, workers, target, alignment)
     plain = qubo.formulate(Hybrid(), scoring.score(job.model, job.groups, job.calibration(), job.metric.loss))

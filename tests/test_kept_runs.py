@@ -69,7 +69,7 @@ def test_the_key_is_of_what_matters(checkpoint: Path, images: Path) -> None:
 
     def key(changed: Settings) -> str | None:
         job = pipeline.prepare(checkpoint, changed, SILENT)
-        return run_key.key_of(job, pipeline.asked(job.groups, job.settings)[1])
+        return run_key.key_of(job)
 
     known = key(plain)
     assert known is not None
@@ -134,7 +134,7 @@ def test_what_does_not_hold_is_a_miss(
     state, record = change(read(path))
     safetensors.torch.save_file(state, tmp_path / path.name, {RECORD: json.dumps(record)})
     job = pipeline.prepare(checkpoint, settings(images, first[0]), SILENT)
-    target, alignment = pipeline.asked(job.groups, job.settings)
+    target, alignment = job.asked
     assert kept_runs.recall(first[0], path.stem, job, target, alignment) is not None
     assert kept_runs.recall(tmp_path, path.stem, job, target, alignment) is None
     (tmp_path / path.name).write_bytes(path.read_bytes()[:-100])

@@ -1,0 +1,106 @@
+"""How far to prune, on the command line: a share of a budget, or one target in the unit that the user has."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, NamedTuple
+
+import typer
+
+from qcompress.errors import UsageError
+
+if TYPE_CHECKING:
+    from qcompress.targets import Target
+
+__all__ = [
+    "Asked",
+    "Budget",
+    "BudgetName",
+    "Sparsity",
+    "Speedup",
+    "TargetLatency",
+    "TargetMacs",
+    "TargetParams",
+    "TargetSize",
+    "parse_target",
+]
+
+
+class Budget(StrEnum):
+    """What is counted."""
+
+    filters = "filters"
+    params = "params"
+    macs = "macs"
+    size = "size"
+    latency = "latency"
+
+
+Sparsity = Annotated[
+    float | None,
+    typer.Option("--sparsity", "-s", help="Share of the budget to remove: 0 to below 1 (default: 0.5, without a target)."),
+]
+BudgetName = Annotated[
+    Budget | None,
+    typer.Option(
+        "--budget",
+        help="What the share is taken of: filters, params, macs, size (bytes of the ONNX file) or latency (default: filters).",
+    ),
+]
+TargetParams = Annotated[
+    str | None, typer.Option(metavar="N", help="Leave at most so many parameters: 100k, 2.5M; in place of --sparsity.")
+]
+TargetMacs = Annotated[
+    str | None,
+    typer.Option(metavar="N", help="Leave at most so many multiply-accumulates per image of --size: 300M, 1.2G."),
+]
+TargetSize = Annotated[
+    str | None, typer.Option(metavar="BYTES", help="The float32 ONNX file is to be at most so large: 250kB, 1.5MB, 1MiB.")
+]
+TargetLatency = Annotated[
+    str | None, typer.Option(metavar="TIME", help="One image of --size is to take at most so long: 8ms, 0.5s.")
+]
+Speedup = Annotated[
+    float | None, typer.Option(metavar="FACTOR", help="The network is to be predicted so many times as fast: 2.")
+]
+
+
+class Asked(NamedTuple):
+    """The fields of `Settings` of the same names."""
+
+    sparsity: float
+    budget: str
+    target: Target | None
+
+
+def parse_target(
+    sparsity: float | None,
+    budget: Budget | None,
+    *,
+    params: str | None = None,
+    macs: str | None = None,
+    size: str | None = None,
+    latency: str | None = None,
+    speedup: float | None = None,
+) -> Asked:
+    """The share or the one target that is asked for. Raises UsageError for several, and for a budget that is not the target's.
+
+    >>> parse_target(None, None, macs="300M")
+    Asked(sparsity=0.5, budget='macs', target=AtMost(amount=300000000.0))
+    """
+    from qcompress import targets
+
+    amounts = {"params": params, "macs": macs, "size": size, "latency": latency}
+    given = {f"--target-{name}": name for name, text in amounts.items() if text is not None}
+    given |= {"--speedup": "latency"} if speedup is not None else {}
+    options = [*(["--sparsity"] if sparsity is not None else []), *given]
+    if len(options) > 1:
+        raise UsageError(f"{' and '.join(options)} are given, expected one of them", "a run has one target")
+    if not given:
+        return Asked(0.5 if sparsity is None else sparsity, (budget or Budget.filters).value, None)
+    (option, name), *_ = given.items()
+    if budget not in (None, name):
+        raise UsageError(f"{option} is a target of {name}, but --budget {budget} is given", "leave --budget out")
+    if speedup is not None:
+        return Asked(0.5, name, targets.Speedup(speedup))
+    return Asked(0.5, name, targets.AtMost(targets.parse_amount(str(amounts[name]), name, option)))
