@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 from qcompress.errors import InputError
 from qcompress.exporters import external_data
 
-__all__ = ["STRIDE_KEY", "STRIDES", "Network", "find_stride", "first_line", "open_bytes", "open_onnx"]
+__all__ = ["STRIDE_KEY", "STRIDES", "Network", "find_stride", "first_line", "open_bytes", "open_onnx", "open_session"]
 
 Array = NDArray[np.float32]
 STRIDES = (1, 2, 4, 8, 16, 32, 64)
 STRIDE_KEY = "stride"  # in the model's metadata: height and width must be multiples of it
 _MOST_INPUT = 2**27  # values that an input of fixed size may have: 512 MiB
-_MOST_FOLDED = 2**24  # bytes that one constant may grow to when a network is opened, or as many as the file has
+_MOST_FOLDED = 2**24  # bytes that one constant may grow to when a network is opened, or as many as the file has, widened
+_WIDENED = 8  # times as large as in the file: int4 weights that are computed with in float32
 _NUMBERS = frozenset({"tensor(float)", "tensor(float16)", "tensor(double)"})
 _SILENT = 4  # of onnxruntime's log levels: fatal only; what fails reaches us as an exception
 
@@ -66,19 +67,26 @@ class Network:
         return run
 
 
-def open_onnx(path: Path, threads: int = 1) -> Network:
+def open_onnx(path: Path, threads: int = 1, *, literal: bool = False) -> Network:
     """Opens an ONNX file on the CPU, if it needs nothing outside its folder: see `external_data.check`.
 
+    With `literal` the graph is run as it is written, every QuantizeLinear and DequantizeLinear by itself, in float32: slow.
     Raises InputError where it is missing, damaged, hostile, or not an image network.
     """
     data, external = external_data.read(path)  # what was checked is what is opened, unless other files belong to it
-    return _open(str(path) if external else data, path.name, threads, len(data))
+    source = str(path) if external else data
+    return _checked(_session(source, path.name, threads, len(data), literal), path.name)
 
 
 def open_bytes(data: bytes, name: str, threads: int = 1) -> Network:
     """Opens an ONNX model that is in memory; `name` stands for it in errors."""
     external_data.check_bytes(data, name)
-    return _open(data, name, threads, len(data))
+    return _checked(open_session(data, name, threads), name)
+
+
+def open_session(data: bytes, name: str, threads: int = 1) -> Any:
+    """onnxruntime's session of a model in memory that comes from ourselves, whatever its inputs and outputs are."""
+    return _session(data, name, threads, len(data), literal=False)
 
 
 def find_stride(accepts: Callable[[int, int], bool], height: int, width: int) -> int | None:
@@ -110,20 +118,21 @@ def _import_onnxruntime() -> Any:
     return onnxruntime
 
 
-def _open(source: str | bytes, name: str, threads: int, size_bytes: int) -> Network:
+def _session(source: str | bytes, name: str, threads: int, size_bytes: int, literal: bool) -> Any:
     runtime = _import_onnxruntime()
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = _SILENT
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    folded = str(max(_MOST_FOLDED, size_bytes))
+    if literal:
+        options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    folded = str(max(_MOST_FOLDED, _WIDENED * size_bytes))
     options.add_session_config_entry("optimization.constant_folding_max_output_size_in_bytes", folded)
     try:
-        session = runtime.InferenceSession(source, options, providers=["CPUExecutionProvider"], enable_fallback=0)
+        return runtime.InferenceSession(source, options, providers=["CPUExecutionProvider"], enable_fallback=0)
     except Exception as error:  # as above
         raise InputError(f"{name}: not a readable ONNX file: {first_line(error)}", "is the file complete?") from error
-    return _checked(session, name)
 
 
 def _checked(session: Any, name: str) -> Network:
