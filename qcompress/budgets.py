@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,7 +16,7 @@ from qcompress.errors import UsageError
 from qcompress.selection import UnitSpace
 from qcompress.targets import UNITS, shown
 
-__all__ = ["BUDGETS", "Budget", "Cost", "CostBudget", "CountBudget", "budget", "cost_share", "cost_within"]
+__all__ = ["BUDGETS", "Allocating", "Budget", "Cost", "CostBudget", "CountBudget", "budget", "cost_share", "cost_within"]
 
 Cost = Callable[[Mapping[str, int]], int]
 """Exact cost of the network with that many units pruned per group (absent: none), as `Groups.params` and `Groups.macs` are."""
@@ -72,6 +72,17 @@ class Budget(Protocol):
         """A budget that every selection meets that meets this one, for bounds.
 
         Its groups free together at most the sum of what each frees alone. The budget itself, where that is so.
+        """
+
+
+@runtime_checkable
+class Allocating(Budget, Protocol):
+    """A budget that shares itself out among the groups, because it knows more of its cost than that it is exact."""
+
+    def allocate(self, energies: Sequence[NDArray[np.float64]], allowed: Sequence[Sequence[int]]) -> NDArray[np.int64]:
+        """(G,) counts of little energy, out of those `allowed` in each group, that meet the budget.
+
+        `energies` are those of every count of a group, from 0. Raises UsageError where no allowed counts meet it.
         """
 
 

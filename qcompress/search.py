@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from qcompress import seeds
 from qcompress.alignment import Alignment
-from qcompress.budgets import Budget
+from qcompress.budgets import Allocating, Budget
 from qcompress.errors import BackendError, UsageError
 from qcompress.problem import Problem
 from qcompress.search_allocation import allocate_cost, allocate_count, greedy_counts
@@ -56,8 +56,8 @@ class SearchResult:
     capacity        reached, exact, of `selection`: for a count `asked`, or the smallest sum of allowed counts above it; for any
                     other budget at least `asked`
     trace           the gammas tried, in order; empty where no backend was needed (nothing to prune, or no couplings)
-    greedy_energy   the baseline under the same constraints: greedy pruning, then descent by swaps; with an alignment, greedy
-                    inside the groups and the best allowed counts for that; `energy` is never above it
+    greedy_energy   the baseline under the same constraints: greedy pruning, then descent by swaps; with an alignment, or a budget
+                    that allocates, greedy inside the groups and the best allowed counts for that; `energy` is never above it
     reads           samples that the backend drew
     hit             whether one gamma alone gave the target exactly, in allowed counts; with an alignment of a count, its
                     smallest feasible sum
@@ -131,7 +131,8 @@ def to_capacity(
 def allocate(profiles: Sequence[Profile], budget: Budget, alignment: Alignment) -> NDArray[np.int64]:
     """(G,) counts of least energy by the groups' profiles that meet the budget with allowed counts.
 
-    Exact for a count, met by the smallest sum of allowed counts that is at least the target; for a cost the best of descents.
+    Exact for a count, met by the smallest sum of allowed counts that is at least the target; for a cost the best of descents,
+    unless the budget allocates by itself.
     Raises UsageError for a target beyond what allowed counts free.
     """
     goal = alignment.reach(budget)
@@ -140,6 +141,8 @@ def allocate(profiles: Sequence[Profile], budget: Budget, alignment: Alignment) 
 
 def _allocate(profiles: Sequence[Profile], goal: Budget, alignment: Alignment, greedy: NDArray[np.int64]) -> NDArray[np.int64]:
     """`allocate` for a goal that allowed counts meet; for a cost also from the counts `greedy`, which meet it."""
+    if isinstance(goal, Allocating):
+        return goal.allocate([profile.energies for profile in profiles], alignment.allowed)
     if goal.counts_units:
         return allocate_count(profiles, goal.target, alignment.allowed)
     if alignment.align > 1:
@@ -180,7 +183,8 @@ def _energy(profiles: Sequence[Profile], counts: NDArray[np.int64]) -> float:
 
 def _baseline(task: _Task) -> Row:
     """Greedy pruning, then descent by swaps."""
-    greedy = _finish(task, task.greedy if task.alignment.align == 1 else task.allocate())
+    free = task.alignment.align == 1 and not isinstance(task.goal, Allocating)
+    greedy = _finish(task, task.greedy if free else task.allocate())
     return greedy if task.problem.separable else baseline_coupled(task.problem, task.goal, task.alignment, greedy)
 
 
@@ -195,7 +199,7 @@ def _recombine(task: _Task, seed: int, baseline: Row) -> Row:
 def _finish(task: _Task, counts: NDArray[np.int64]) -> Row:
     """(n,) the profiles' rows at `counts`, after descent by swaps that keep the capacity, and aligned counts too."""
     free = task.alignment.align == 1
-    if free and not task.goal.counts_units:
+    if free and not task.goal.counts_units and not isinstance(task.goal, Allocating):
         counts = allocate_cost(task.profiles, task.goal, counts)
     rows = [profile.rows[k] for profile, k in zip(task.profiles, counts.tolist(), strict=True)]
     return descend(task.problem.inside, np.concatenate([np.zeros(0, bool), *rows]), across=free and task.goal.counts_units)

@@ -239,18 +239,18 @@ def test_the_price_grows_until_the_solution_is_no_worse() -> None:
     local = Problem(space, np.array([0.0, -5.0, 0.0]), (np.zeros((3, 3)),))
     start = np.array([True, False, False])
 
-    def solve(problem: Problem) -> Selection:
+    def solve(problem: Problem) -> tuple[Selection, float]:
         rows = np.eye(3, dtype=bool)
-        return Selection.of(space, rows[int(np.argmin([problem.energy(row) for row in rows]))])
+        return Selection.of(space, rows[int(np.argmin([problem.energy(row) for row in rows]))]), 0.0
 
-    def always(x: NDArray[np.bool_]) -> bool:
+    def always(x: NDArray[np.bool_], besides: float) -> bool:
         return True
 
-    def never(x: NDArray[np.bool_]) -> bool:
+    def never(x: NDArray[np.bool_], besides: float) -> bool:
         return False
 
     assert _price(local, start, solve, never, 0.1) == 0.1
     price = _price(local, start, solve, always, 0.1)
-    assert np.array_equal(solve(_priced(local, start, price)).x, start)
+    assert np.array_equal(solve(_priced(local, start, price))[0].x, start)
     assert 2.5 <= price <= 5  # each of the two flips is charged
-    assert np.array_equal(solve(_priced(local, start, _price(local, start, solve, always, 0.0))).x, start)
+    assert np.array_equal(solve(_priced(local, start, _price(local, start, solve, always, 0.0)))[0].x, start)

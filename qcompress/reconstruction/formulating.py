@@ -35,11 +35,12 @@ from qcompress.search_profiles import Profile
 from qcompress.selection import Selection
 from qcompress.solvers.profile import Profiles
 
-__all__ = ["Eliminated", "Formulated", "eliminated", "formulate"]
+__all__ = ["Eliminated", "Formulated", "Solve", "eliminated", "expanded", "formulate"]
 
 _DOUBLINGS = 16
 _ROUNDING = 1e-9  # of the loss: differences below are none
-Solve = Callable[[Problem], Selection]
+Solve = Callable[[Problem], tuple[Selection, float]]
+"""What a problem would choose, and by how much that loses more than the start for reasons that are not in the problem."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,16 +112,24 @@ def formulate(known: Eliminated, target: Budget, alignment: Alignment, seed: int
     counts = allocate(known.profiles, target, alignment)
     rows = [profile.rows[k] for profile, k in zip(known.profiles, counts.tolist(), strict=True)]
     start = np.concatenate([np.zeros(0, bool), *rows])
+
+    def solve(problem: Problem) -> tuple[Selection, float]:
+        return to_capacity(problem, target, Profiles(), seed, align=alignment, certified=False).selection, 0.0
+
+    return expanded(known, start, solve)
+
+
+def expanded(known: Eliminated, start: NDArray[np.bool_], solve: Solve) -> Formulated:
+    """The problem near the units `start` (n,), its price such that what `solve` makes of it is not worse than they are."""
+    space = known.groups.space
+    counts = space.counts(start)
     scale = np.array([_factor(*item) for item in zip(known.profiles, known.predicted, counts.tolist(), strict=True)])
     model = Reconstruction(space, known.parts)
     base = max(model.loss(start), 0.0)
     local = model.expansion(scale)
 
-    def solve(problem: Problem) -> Selection:
-        return to_capacity(problem, target, Profiles(), seed, align=alignment, certified=False).selection
-
-    def worse(x: NDArray[np.bool_]) -> bool:
-        return _change(model, start, base, x, scale) > _ROUNDING * base
+    def worse(x: NDArray[np.bool_], besides: float) -> bool:
+        return _change(model, start, base, x, scale) + besides > _ROUNDING * base
 
     price = _price(local, start, solve, worse, base / max(int(start.sum()), 1) / 8)
     return Formulated(_priced(local, start, price), Selection.of(space, start), price)
@@ -159,13 +168,13 @@ def _priced(local: Problem, start: NDArray[np.bool_], price: float) -> Problem:
 
 
 def _price(
-    local: Problem, start: NDArray[np.bool_], solve: Solve, worse: Callable[[NDArray[np.bool_]], bool], first: float
+    local: Problem, start: NDArray[np.bool_], solve: Solve, worse: Callable[[NDArray[np.bool_], float], bool], first: float
 ) -> float:
     """The smallest price tried at which the solution is not worse than the start; if need be one at which it is the start."""
     price = first
     for _ in range(_DOUBLINGS if first > 0 else 1):
-        found = solve(_priced(local, start, price)).x
-        if np.array_equal(found, start) or not worse(found):
+        found, besides = solve(_priced(local, start, price))
+        if (np.array_equal(found.x, start) and besides <= 0) or not worse(found.x, besides):
             return price
         price *= 2
     pulls = np.concatenate([np.zeros(0), *(np.abs(c).sum(1) for c in local.couplings)])

@@ -1,0 +1,8 @@
+"""Pruning and quantisation chosen together: units of groups and widths of layers, for a file of a given size. No torch."""
+
+from qcompress.joint.choice import Expand, Solve, Solved, choose
+from qcompress.joint.demand import Demand, JointResult
+from qcompress.joint.fitting import MeasuredFile, fitted
+from qcompress.joint.sizes import FileFacts, Sizes
+
+__all__ = ["Demand", "Expand", "FileFacts", "JointResult", "MeasuredFile", "Sizes", "Solve", "Solved", "choose", "fitted"]
