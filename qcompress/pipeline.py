@@ -15,6 +15,8 @@ from torch import nn
 from qcompress import (
     assembly,
     choosing,
+    finetuning,
+    gradual,
     latency,
     loading,
     offline,
@@ -36,6 +38,7 @@ from qcompress.errors import ExportError, UsageError
 from qcompress.exporters import EXPORTERS, Artifact, graph
 from qcompress.factories import is_factory
 from qcompress.framing import Frame, frame, frame_of, load_images, runner
+from qcompress.gradual import Aim, PruningStep
 from qcompress.groups import Groups
 from qcompress.metrics import Metric, companions, metric
 from qcompress.output import claim, staging
@@ -68,7 +71,10 @@ INTERRUPTED = 130  # what shells report for a process ended by Ctrl-C
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """What every stage of a run works on. `model` is the dense network, on the device of the run."""
+    """What every stage of a run works on. `model` is the dense network, on the device of the run.
+
+    `aim` is what is to go where that is not what the settings ask for: in a step of several.
+    """
 
     settings: Settings
     checkpoint: Checkpoint
@@ -78,6 +84,7 @@ class Job:
     frame: Frame
     metric: Metric
     watch: Stopwatch
+    aim: Aim | None = None
 
     def calibration(self) -> CalibrationCrops:
         """The calibration crops of the run, on its device; the same at every call."""
@@ -112,7 +119,7 @@ class Job:
         return StaticRepair(self.model, moments)
 
     def _load(self) -> Load:
-        repair = self.static_repair if self.settings.recover == "lstsq" else None
+        repair = self.static_repair if self.settings.repair == "lstsq" else None
         return Load(self.model, self.groups, self.calibration(), self.selection(), self.metric, repair)
 
     @property
@@ -138,7 +145,8 @@ class Job:
 class Choice:
     """Which units go: as the search chose, after the refinement, and what was kept of the two once both were repaired.
 
-    `search` is None where a plan was applied again. `qpu` says what a backend elsewhere did.
+    `search` is None where a plan was applied again. `qpu` says what a backend elsewhere did, `trail` what the steps before the
+    last one left.
     """
 
     selected: Selection
@@ -148,6 +156,7 @@ class Choice:
     search: SearchResult | None = None
     refinement: RefineResult | None = None
     qpu: QpuFacts | None = None
+    trail: tuple[PruningStep, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,7 +170,7 @@ class Result:
 
     @property
     def exit_code(self) -> int:
-        """0 done, 4 a threshold missed, 130 interrupted during refinement (the best so far is written)."""
+        """0 done, 4 a threshold missed, 130 interrupted in refinement or fine-tuning (the best so far is written)."""
         return {"ok": 0, "threshold-missed": 4, "interrupted": INTERRUPTED}[self.report.status]
 
 
@@ -178,9 +187,9 @@ def prune(
 
     `images` take the place of those that the settings name.
 
-    Ctrl-C during the refinement ends it there; the best selection so far is finished and written. What was measured stays in
-    the folder, hidden, until a refinement has spent its evaluations: with `resume` the run goes on from there, also after it
-    was killed, to the result of a run that was not, and with more evaluations or minutes if so set.
+    Ctrl-C during the refinement or the fine-tuning ends it there; the best so far is finished and written. What was measured
+    and trained stays in the folder, hidden, until there is nothing left to do: with `resume` the run goes on from there, also
+    after it was killed, to the result of a run that was not, and with more evaluations or minutes of refinement if so set.
 
     Raises:
         QCompressError: one of its kinds, see `qcompress.errors`; nothing half-written is left behind.
@@ -206,7 +215,8 @@ def prune(
     if given is not None:
         checked(given, asked(job.groups, settings)[0])
     with refining.resumable(folder):
-        choice, recovered = repair(job, choose(job, folder=folder, given=given))
+        kept = None if given is None and is_remote(search) else folder  # a machine elsewhere would find something else
+        choice, recovered = gradual.decided(job, asked(job.groups, settings), choose, repair, kept, given)
         plan = Plan.of(
             slim_folder.source_of(job.checkpoint),
             job.groups,
@@ -219,7 +229,7 @@ def prune(
             ignore=search.ignore,
         )
         result = finish(job, choice, recovered, plan, folder)
-    if choice.refinement is None or choice.refinement.complete:
+    if refining.complete(choice.refinement, recovered.training):
         refining.forget(folder)
     return result
 
@@ -249,6 +259,8 @@ def apply(
     slim_folder.apply(known, job.checkpoint)  # raises where the plan is of another checkpoint
     selection = known.selection(job.groups.space)
     choice, recovered = repair(job, Choice(selection, selection, selection))
+    if job.settings.recover == "finetune" and len(selection):
+        recovered = finetuning.finetuned(job, recovered, dense=job.model)
     return finish(job, choice, recovered, known, folder)
 
 
@@ -347,7 +359,7 @@ def choose(job: Job, *, folder: Path | None = None, given: Found | None = None) 
     refinement measures, so that it can be taken up again; not where a machine elsewhere searched: it would find something else.
     """
     settings = job.settings
-    target, alignment = asked(job.groups, settings)
+    target, alignment = job.aim or asked(job.groups, settings)
     candidates = proposer(settings.refine.proposer, inside=alignment.align > 1)
     keeps = folder if given is not None or not is_remote(settings.search) else None
     refines = settings.refine.most != 0
@@ -379,7 +391,7 @@ def repair(job: Job, choice: Choice) -> tuple[Choice, Recovered]:
             cut = surgery.slim(job.model, cuts)
             surgery.check(job.model, job.groups, selection, cut, job.calibration().inputs[:2])
             recovered = recover_best(
-                job.settings.recover,
+                job.settings.repair,
                 job.model,
                 cut,
                 job.groups,
@@ -387,7 +399,7 @@ def repair(job: Job, choice: Choice) -> tuple[Choice, Recovered]:
                 job.calibration(),
                 job.judging(),
                 job.metric.chooser,
-                job.static_repair if job.settings.recover == "lstsq" else None,
+                job.static_repair if job.settings.repair == "lstsq" else None,
                 progress=lambda done, note="", before=number: advance(before + done, note),
             )
             found.append((selection, recovered))
