@@ -13,10 +13,10 @@ from workbench import arguments, open_bench, spread
 
 from qcompress import surgery
 from qcompress.qubo import Hybrid, Objective, Taylor
+from qcompress.recover import Level
 from qcompress.recover.choice import recover_best
-from qcompress.settings import RecoverLevel
 
-LEVELS: tuple[RecoverLevel, ...] = ("none", "bias", "lstsq")
+LEVELS: tuple[Level, ...] = ("none", "bias", "lstsq")
 
 
 def main() -> None:

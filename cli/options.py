@@ -28,9 +28,12 @@ __all__ = [
     "Data",
     "Device",
     "Dynamic",
+    "Epochs",
+    "FinetuneSteps",
     "Floor",
     "Ignore",
     "Json",
+    "LearningRate",
     "MaxDrop",
     "MaxImages",
     "MaxQpuSeconds",
@@ -38,6 +41,7 @@ __all__ = [
     "Mean",
     "MetricName",
     "MinSpeedup",
+    "Minutes",
     "Noise",
     "Opset",
     "Out",
@@ -49,6 +53,8 @@ __all__ = [
     "Size",
     "SolverName",
     "Std",
+    "Teaching",
+    "TrainData",
     "TrustPickle",
     "Undecided",
     "UndecidedOption",
@@ -73,13 +79,35 @@ class Budget(StrEnum):
 
 
 class Recover(StrEnum):
-    """How the slim network is repaired, without training."""
+    """How the slim network is repaired: without training, or by that and fine-tuning after it."""
 
     none = "none"
     bias = "bias"
     lstsq = "lstsq"
+    finetune = "finetune"
 
 
+Minutes = Annotated[float | None, typer.Option(help="Minutes of fine-tuning (default: 10).")]
+Epochs = Annotated[float | None, typer.Option(help="Length of the fine-tuning in passes over the training images instead.")]
+FinetuneSteps = Annotated[int | None, typer.Option(help="Length of the fine-tuning in steps of the optimiser instead.")]
+TrainData = Annotated[
+    Path | None,
+    typer.Option(
+        "--train-data",
+        help="Images to fine-tune on, as for --data; none of them selects or reports (default: the calibration images).",
+    ),
+]
+LearningRate = Annotated[
+    float | None, typer.Option("--learning-rate", help="Of the fine-tuning (default: the best of a few, by short trials).")
+]
+Teaching = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SHARE",
+        help="Share of the fine-tuning's loss that comes from the dense network's outputs, not from the targets (default: "
+        "1 for restored images, 0.5 for labels).",
+    ),
+]
 Checkpoint = Annotated[
     Path,
     typer.Argument(

@@ -53,12 +53,25 @@ def prune(
     proposer: Annotated[
         str, typer.Option(help="What proposes the refinement's candidates: tensor-train, hill-climbing or protes.")
     ] = "tensor-train",
-    recover: Annotated[options.Recover, typer.Option(help="Repair without training.")] = options.Recover.lstsq,
+    recover: Annotated[
+        options.Recover, typer.Option(help="Repair without training, or finetune: training after the best of the others.")
+    ] = options.Recover.lstsq,
+    minutes: options.Minutes = None,
+    epochs: options.Epochs = None,
+    finetune_steps: options.FinetuneSteps = None,
+    train_data: options.TrainData = None,
+    learning_rate: options.LearningRate = None,
+    teaching: options.Teaching = None,
+    steps: Annotated[
+        int,
+        typer.Option(min=1, help="Prune in so many steps: score, select, remove and recover a part at a time."),
+    ] = 1,
     out: options.Out = None,
     resume: Annotated[
         bool,
         typer.Option(
-            "--resume", help="Go on with the refinement that Ctrl-C, the clock or a crash ended in the output folder."
+            "--resume",
+            help="Go on with the refinement or the fine-tuning that Ctrl-C, the clock or a crash ended in the output folder.",
         ),
     ] = False,
     ignore: options.Ignore = None,
@@ -104,6 +117,8 @@ def prune(
         workers=workers,
         ray=ray,
         recover=recover.value,
+        finetune=s.FinetuneOptions(minutes, finetune_steps, epochs, learning_rate, teaching=teaching, source=train_data),
+        steps=steps,
         checkpoint=s.CheckpointOptions(arch, options.parse_arch_args(arch_args), trust_pickle),
         data=s.DataOptions(data, noise, max_images, mean=means, std=stds),
         search=s.SearchOptions(

@@ -1,10 +1,11 @@
 """Prune trained PyTorch networks by QUBO, repair them, and hand back a verified slim ONNX file.
 
-    from qcompress import Settings, load, prune
+    from qcompress import Settings, load, prune, save
 
     result = prune("model.pt", Settings(sparsity=0.5), out="model.slim")
     print(result.report.metric.dense, result.report.metric.artifact)
-    slim = load("model.slim")          # an ordinary nn.Module
+    slim = load("model.slim")          # an ordinary nn.Module: train it as you like
+    save(slim, "model.slim")           # its weights take the place of those in the folder; `qcompress export` writes them
 
     result = prune(module, example, sparsity=0.5, data=(noisy, clean), out="own.slim")     # any nn.Module, which stays as it is
     slim = load("own.slim", into=module)
@@ -24,10 +25,11 @@ if TYPE_CHECKING:
     from qcompress.inspection import inspect
     from qcompress.live import prune, trace
     from qcompress.pipeline import Result, apply
+    from qcompress.saving import save
     from qcompress.settings import Settings
     from qcompress.slim_folder import load
 
-__all__ = ["Result", "Settings", "__version__", "apply", "inspect", "load", "prune", "trace"]
+__all__ = ["Result", "Settings", "__version__", "apply", "inspect", "load", "prune", "save", "trace"]
 
 _HOMES = {
     "Result": "qcompress.pipeline",
@@ -36,6 +38,7 @@ _HOMES = {
     "inspect": "qcompress.inspection",
     "load": "qcompress.slim_folder",
     "prune": "qcompress.live",
+    "save": "qcompress.saving",
     "trace": "qcompress.live",
 }
 

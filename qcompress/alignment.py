@@ -42,7 +42,8 @@ class Alignment:
     The step of a group of more than `align` units of one channel is `align`. A smaller one (or one of just `align`) would have
     nothing to give; its step is the largest of align/2, align/4, ... down to 4 that is less than its size, and 1 where there is
     none: with `align` 16, groups of 9 to 16 units keep 8 or all, groups of 5 to 8 keep 4 or all, groups of up to 4 any number.
-    Only whole fractions count: of 24 those are 12 and 6, of 9 none. With `align` 1 every number is allowed.
+    Only whole fractions count: of 24 those are 12 and 6, of 9 none. With `align` 1 every number is allowed. `fixed` gives the
+    steps outright: for groups that are what is left of larger ones.
 
     Raises UsageError for `align` below 1, ValueError for widths of another number of groups or below 1.
 
@@ -55,6 +56,7 @@ class Alignment:
     space: UnitSpace
     align: int = 1
     widths: tuple[int, ...] = ()
+    fixed: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.align < 1:
@@ -63,10 +65,14 @@ class Alignment:
             raise ValueError(
                 f"widths are {self.widths}, expected a number of 1 or more for each of {len(self.space.groups)} groups"
             )
+        if self.fixed and (len(self.fixed) != len(self.space.groups) or min(self.fixed) < 1):
+            raise ValueError(f"steps are {self.fixed}, expected one of at least 1 for each of {len(self.space.groups)} groups")
 
     @cached_property
     def steps(self) -> tuple[int, ...]:
         """The step of each group."""
+        if self.fixed:
+            return self.fixed
         widths = self.widths or (1,) * len(self.space.sizes)
         return tuple(_step(size, self.align, width) for size, width in zip(self.space.sizes, widths, strict=True))
 

@@ -40,12 +40,15 @@ from qcompress.reports import (
     MetricFacts,
     ParityFacts,
     PerImage,
+    RecoverFacts,
     RefineFacts,
     Report,
     SearchFacts,
     SplitFacts,
     SsimFacts,
     Status,
+    StepFacts,
+    TrainingFacts,
     UnitFacts,
     to_json,
 )
@@ -101,6 +104,7 @@ def assemble(
     settings = job.settings
     metric = _metric_facts(job, checked, others)
     interrupted = choice.refinement is not None and choice.refinement.interrupted
+    interrupted |= recovered.training is not None and not recovered.training.complete
     assert checked.dense is not None
     name = job.metric.name
     drop = job.metric.drop(checked.dense.mean(name), checked.artifact.mean(name))  # not the report's: there infinity is null
@@ -130,6 +134,7 @@ def assemble(
         parity=ParityFacts.model_validate(checked.parity),
         search=_search_facts(settings, choice),
         refine=_refine_facts(choice, job.metric.chooser),
+        recover=_recover_facts(job, choice, recovered),
         data=_data_facts(job),
         files={path.name: _file_facts(path) for path in sorted(stage.iterdir())},
         command=command(job.checkpoint, settings) if choice.search else None,
@@ -163,6 +168,13 @@ def command(checkpoint: Checkpoint, settings: Settings) -> str:
         "--refine-minutes": (settings.refine.minutes, default.refine.minutes),
         "--proposer": (settings.refine.proposer, default.refine.proposer),
         "--recover": (settings.recover, default.recover),
+        "--minutes": (settings.finetune.minutes, None),
+        "--epochs": (settings.finetune.epochs, None),
+        "--finetune-steps": (settings.finetune.steps, None),
+        "--train-data": (settings.finetune.source, None),
+        "--learning-rate": (settings.finetune.rate, None),
+        "--teaching": (settings.finetune.teaching, None),
+        "--steps": (settings.steps, default.steps),
         "--align": (search.align, default.search.align),
         "--floor": (search.floor, default.search.floor),
         "--opset": (settings.export.opset, default.export.opset),
@@ -223,8 +235,8 @@ def _notes(recovered: Recovered, settings: Settings, choice: Choice) -> tuple[st
         notes.append("what was removed and the weights are those of an earlier, equal run (--cache), verified anew")
     if choice.kept != choice.refined:
         notes.append("the refined selection was not kept: after repair the search's own was better on the selection images")
-    if recovered.level != settings.recover and len(choice.kept):
-        notes.append(f"repair {settings.recover} was not kept: on the selection images the network was better without")
+    if recovered.level != settings.repair and len(choice.kept):
+        notes.append(f"repair {settings.repair} was not kept: on the selection images the network was better without")
     if recovered.batchnorm_reestimated:
         notes.append("BatchNorm statistics of the slim network were re-estimated on calibration images")
     return tuple(notes)
@@ -374,6 +386,23 @@ def _refine_facts(choice: Choice, chooser: Metric) -> RefineFacts:
         steps=result.steps,
         rank_correlation=rank_correlation.of_losses(result.measured),
         step_correlation=rank_correlation.of_losses(result.steps),
+    )
+
+
+def _recover_facts(job: Job, choice: Choice, recovered: Recovered) -> RecoverFacts:
+    options, training, chooser = job.settings.finetune, recovered.training, job.metric.chooser
+    found = None
+    if training is not None:
+        source = None if options.source is None else str(options.source)
+        found = TrainingFacts.model_validate(vars(training) | {"seed": job.settings.seed, "source": source})
+    return RecoverFacts(
+        level=recovered.level,
+        batchnorm_reestimated=recovered.batchnorm_reestimated,
+        metric=chooser.name,
+        unit=chooser.unit,
+        value=recovered.value,
+        training=found,
+        steps=tuple(StepFacts.model_validate(step) for step in choice.trail),
     )
 
 

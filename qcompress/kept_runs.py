@@ -17,10 +17,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from qcompress import kept_scores, slim_folder
-from qcompress.alignment import Alignment
-from qcompress.budgets import Budget
 from qcompress.errors import InputError
 from qcompress.files import write_bytes
+from qcompress.finetune.contract import TrainResult
+from qcompress.gradual import PruningStep
 from qcompress.offline import CertificateRecord
 from qcompress.recover.choice import Recovered
 from qcompress.refine.contract import RefineResult
@@ -96,6 +96,32 @@ class _Refined(_Record):
         return RefineResult(selection=Selection(space, self.pruned), **self.model_dump(exclude={"pruned"}))
 
 
+class _Training(_Record):
+    """A `TrainResult`."""
+
+    rate: float | None
+    tried: Pairs
+    steps: Size
+    seconds: float
+    batch: Size
+    crop: Size | None
+    precision: Literal["float32", "bfloat16"]
+    teaching: float
+    start: float
+    best: float
+    best_step: Size
+    history: Annotated[tuple[tuple[Size, float], ...], Field(max_length=100_000)]
+    ended: Literal["steps", "minutes", "patience"]
+
+
+class _Step(_Record):
+    """A `PruningStep`."""
+
+    pruned: Size
+    repaired: float
+    trained: float | None
+
+
 class _Run(_Record):
     """What is in the metadata of the file."""
 
@@ -110,24 +136,29 @@ class _Run(_Record):
     level: Literal["none", "bias", "lstsq"]
     batchnorm_reestimated: bool
     note: Annotated[str, Field(max_length=1000)]
+    value: float
+    training: _Training | None
+    trail: Annotated[tuple[_Step, ...], Field(max_length=10_000)]
 
 
 @dataclass(frozen=True, eq=False)
 class Kept:
-    """A run before its export: what search and refinement returned, which units went in the end, and the repaired network."""
+    """A run before its export: what search, refinement and earlier steps left, which units went, and the repaired network."""
 
     search: SearchResult
     refinement: RefineResult | None
     kept: Selection
+    align: int
     qpu: QpuFacts | None
+    trail: tuple[PruningStep, ...]
     recovered: Recovered
 
 
 def keep(folder: Path, key: str, job: Job, choice: Choice, recovered: Recovered) -> None:
-    """Writes what was found under `key`; nothing where the refinement was interrupted. Raises OutputError."""
-    found, refined = choice.search, choice.refinement
+    """Writes what was found under `key`; nothing where refinement or training were interrupted. Raises OutputError."""
+    found, refined, training = choice.search, choice.refinement, recovered.training
     proven = found.certificate if found else None
-    if found is None or (refined is not None and refined.interrupted):
+    if found is None or (refined is not None and refined.interrupted) or (training is not None and not training.complete):
         return
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in recovered.model.state_dict().items()}
     record = _Run(
@@ -141,18 +172,21 @@ def keep(folder: Path, key: str, job: Job, choice: Choice, recovered: Recovered)
         level=recovered.level,
         batchnorm_reestimated=recovered.batchnorm_reestimated,
         note=recovered.note[:1000],
+        value=recovered.value,
+        training=None if training is None else _Training.model_validate(vars(training)),
+        trail=tuple(_Step.model_validate(vars(step)) for step in choice.trail),
     )
     write_bytes(_path(folder, key), safetensors.torch.save(state, {_RECORD: record.model_dump_json()}))
     job.watch.say(f"cache: kept as {_path(folder, key)}")
 
 
-def recall(folder: Path, key: str, job: Job, target: Budget, alignment: Alignment) -> Kept | None:
+def recall(folder: Path, key: str, job: Job) -> Kept | None:
     """What is kept under `key`; None where nothing is, or it does not hold."""
     path = _path(folder, key)
     if not path.is_file():
         return None
     try:
-        kept = _read(path, key, job, target, alignment)
+        kept = _read(path, key, job)
     except (InputError, ValueError, RecursionError) as error:  # a UsageError is one: a selection below its floors
         job.watch.say(f"cache: {path} is not used: {' '.join(str(error).split())[:200]}")
         return None
@@ -166,7 +200,7 @@ def _plain(result: SearchResult | RefineResult, kind: type[_Search | _Refined]) 
     return {name: getattr(result, name) for name in names} | {"pruned": result.selection.pruned}
 
 
-def _read(path: Path, key: str, job: Job, target: Budget, alignment: Alignment) -> Kept:
+def _read(path: Path, key: str, job: Job) -> Kept:
     """Raises InputError or ValueError where something does not hold."""
     state, metadata = read_safetensors(path)
     text = metadata.get(_RECORD, "")
@@ -179,7 +213,7 @@ def _read(path: Path, key: str, job: Job, target: Budget, alignment: Alignment) 
         raise ValueError(f"its record is damaged: {'.'.join(map(str, first['loc']))[:100]}: {first['msg']}") from error
     if record.key != key or record.weights != _digest(state):
         raise ValueError("it is of another run, or damaged")
-    space = job.groups.space
+    space, (target, alignment) = job.groups.space, job.asked
     search, kept = record.search.result(space), Selection(space, record.kept)
     for selection in (search.selection, kept):
         counts = space.counts(selection.x)
@@ -189,8 +223,13 @@ def _read(path: Path, key: str, job: Job, target: Budget, alignment: Alignment) 
         raise ValueError("its selection frees something else than it says")
     model = slim_folder.restored(job.model.cpu(), job.groups.cuts(kept), state, str(path)).to(job.settings.device)
     job.model.to(job.settings.device)
-    recovered = Recovered(model, record.level, record.batchnorm_reestimated, (), record.note)
-    return Kept(search, record.refined.result(space) if record.refined else None, kept, record.qpu, recovered)
+    training = None if record.training is None else TrainResult(**record.training.model_dump())
+    recovered = Recovered(
+        model, record.level, record.batchnorm_reestimated, (), record.note, value=record.value, training=training
+    )
+    trail = tuple(PruningStep(**step.model_dump()) for step in record.trail)
+    refined = record.refined.result(space) if record.refined else None
+    return Kept(search, refined, kept, alignment.align, record.qpu, trail, recovered)
 
 
 def _path(folder: Path, key: str) -> Path:

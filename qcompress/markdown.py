@@ -5,7 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from qcompress.reports import CostPair, LatencyFacts, MetricFacts, QpuFacts, RefineFacts, Report, SearchFacts, Status
+from qcompress.reports import (
+    CostPair,
+    LatencyFacts,
+    MetricFacts,
+    QpuFacts,
+    RecoverFacts,
+    RefineFacts,
+    Report,
+    SearchFacts,
+    Status,
+)
 from qcompress.visible import visible
 
 __all__ = ["code_block", "escape", "headline", "metric_title", "summary_rows", "to_markdown"]
@@ -171,10 +181,49 @@ def _method(report: Report) -> Iterator[str]:
             f"{_gained(refine, report.metric)} on the selection images{_ended(refine)}."
         )
         yield from _predicted(refine)
+    if report.recover is not None:
+        yield _recovered(report.recover)
+        yield from _steps(report.recover)
     roles = (("calibration", data.calibration), ("selection", data.selection), ("report", data.report))
     rows = ((name, str(split.images), f"`{split.sha256[:16]}`") for name, split in roles)
     yield f"Images: {escape(data.source)}."
     yield _table(("role", "images", "hash"), rows)
+
+
+def _recovered(recover: RecoverFacts) -> str:
+    """Which repair was kept, and what the fine-tuning did."""
+    levels = {"none": "none was kept", "bias": "biases", "lstsq": "least squares"}
+    text = f"Repair: {levels[recover.level]}"
+    if recover.batchnorm_reestimated:
+        text += ", BatchNorm statistics re-estimated"
+    training = recover.training
+    if training is None:
+        return f"{text}."
+    unit = f" {recover.unit}" if recover.unit else ""
+    minutes = None if training.seconds is None else training.seconds / 60
+    teacher = {1.0: "from the dense network's outputs", 0.0: "from the targets"}.get(
+        -1.0 if training.teaching is None else training.teaching, "from the dense network's outputs and the targets"
+    )
+    rate = _scientific(training.rate) + " (the best of those tried)" * bool(training.tried)
+    gained = f"{_plain(training.start, 3, unit)} → {_plain(training.best, 3, unit)} (step {training.best_step})"
+    text += (
+        f". Fine-tuning, {teacher}: {training.steps} steps of {training.batch} in {_plain(minutes, 1)} minutes, learning rate "
+        f"{rate}, seed {training.seed}; {escape(recover.metric)} on the selection images {gained}"
+    )
+    reasons = {"patience": "ended because nothing got better", "interrupt": "interrupted"}
+    return f"{text}; {reasons[training.ended]}." if training.ended in reasons else f"{text}."
+
+
+def _steps(recover: RecoverFacts) -> Iterator[str]:
+    """What each step before the last one left, where there were several."""
+    if recover.steps:
+        name = escape(recover.metric)
+        yield f"Pruned in {len(recover.steps) + 1} steps; {name} on the selection images after those before the last:"
+        rows = (
+            (str(number), str(step.pruned), _plain(step.repaired, 3), _plain(step.trained, 3))
+            for number, step in enumerate(recover.steps, start=1)
+        )
+        yield _table(("step", "units gone", "repaired", "fine-tuned"), rows)
 
 
 def _predicted(refine: RefineFacts) -> Iterator[str]:

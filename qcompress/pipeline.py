@@ -15,6 +15,8 @@ from torch import nn
 from qcompress import (
     assembly,
     choosing,
+    finetuning,
+    gradual,
     kept_runs,
     latency,
     loading,
@@ -39,6 +41,7 @@ from qcompress.errors import ExportError, UsageError
 from qcompress.exporters import EXPORTERS, Artifact, graph
 from qcompress.factories import is_factory
 from qcompress.framing import Frame, frame, frame_of, load_images, runner
+from qcompress.gradual import Aim, PruningStep
 from qcompress.groups import Groups
 from qcompress.metrics import Metric, companions, metric
 from qcompress.output import claim, staging
@@ -73,7 +76,8 @@ INTERRUPTED = 130  # what shells report for a process ended by Ctrl-C
 class Job:
     """What every stage of a run works on. `model` is the dense network, on the device of the run.
 
-    `prices` are those of budgets that are measured.
+    `prices` are those of budgets that are measured; `aim` is what is to go where that is not what the settings ask for: in a
+    step of several.
     """
 
     settings: Settings
@@ -85,11 +89,12 @@ class Job:
     metric: Metric
     watch: Stopwatch
     prices: Mapping[str, Price] = field(default_factory=dict)
+    aim: Aim | None = None
 
     @cached_property
     def asked(self) -> tuple[Budget, Alignment]:
         """What is to go, and the counts per group that are allowed to meet it. Raises UsageError where they do not."""
-        return asked(self.groups, self.settings, self.prices)
+        return self.aim or asked(self.groups, self.settings, self.prices)
 
     def calibration(self) -> CalibrationCrops:
         """The calibration crops of the run, on its device; the same at every call."""
@@ -124,7 +129,7 @@ class Job:
         return StaticRepair(self.model, moments)
 
     def _load(self) -> Load:
-        repair = self.static_repair if self.settings.recover == "lstsq" else None
+        repair = self.static_repair if self.settings.repair == "lstsq" else None
         return Load(self.model, self.groups, self.calibration(), self.selection(), self.metric, repair)
 
     @property
@@ -150,7 +155,8 @@ class Job:
 class Choice:
     """Which units go: as the search chose, after the refinement, and what was kept of the two once both were repaired.
 
-    `search` is None where a plan was applied again. `qpu` says what a backend elsewhere did. `recalled`: from the cache.
+    `search` is None where a plan was applied again. `qpu` says what a backend elsewhere did, `trail` what the steps before the
+    last one left. `recalled`: from the cache.
     """
 
     selected: Selection
@@ -160,6 +166,7 @@ class Choice:
     search: SearchResult | None = None
     refinement: RefineResult | None = None
     qpu: QpuFacts | None = None
+    trail: tuple[PruningStep, ...] = ()
     recalled: bool = False
 
 
@@ -174,7 +181,7 @@ class Result:
 
     @property
     def exit_code(self) -> int:
-        """0 done, 4 a limit missed, 6 undecided, 130 interrupted during refinement (the best so far is written)."""
+        """0 done, 4 a limit missed, 6 undecided, 130 interrupted in refinement or training (the best so far is written)."""
         return {"ok": 0, "threshold-missed": 4, "undecided": 6, "interrupted": INTERRUPTED}[self.report.status]
 
 
@@ -191,9 +198,9 @@ def prune(
 
     `images` take the place of those that the settings name.
 
-    Ctrl-C during the refinement ends it there; the best selection so far is finished and written. What was measured stays in
-    the folder, hidden, until a refinement has spent its evaluations: with `resume` the run goes on from there, also after it
-    was killed, to the result of a run that was not, and with more evaluations or minutes if so set.
+    Ctrl-C during the refinement or the fine-tuning ends it there; the best so far is finished and written. What was measured
+    and trained stays in the folder, hidden, until there is nothing left to do: with `resume` the run goes on from there, also
+    after it was killed, to the result of a run that was not, and with more evaluations or minutes of refinement if so set.
 
     Raises:
         QCompressError: one of its kinds, see `qcompress.errors`; nothing half-written is left behind.
@@ -234,7 +241,7 @@ def prune(
             ignore=search.ignore,
         )
         result = finish(job, choice, recovered, plan, folder)
-    if choice.refinement is None or choice.refinement.complete:
+    if refining.complete(choice.refinement, recovered.training):
         refining.forget(folder)
     return result
 
@@ -264,6 +271,8 @@ def apply(
     slim_folder.apply(known, job.checkpoint)  # raises where the plan is of another checkpoint
     selection = known.selection(job.groups.space)
     choice, recovered = repair(job, Choice(selection, selection, selection))
+    if job.settings.recover == "finetune" and len(selection):
+        recovered = finetuning.finetuned(job, recovered, dense=job.model)
     return finish(job, choice, recovered, known, folder)
 
 
@@ -343,19 +352,19 @@ def _decided(
 ) -> tuple[Choice, Recovered]:
     """What goes, and the repaired network: from the cache where an equal run left it, which a resumed one does not ask."""
     cache = job.settings.cache
-    if cache is None:
-        return repair(job, choose(job, folder=folder, given=given))
-    target, alignment = job.asked
-    key = run_key.key_of(job, known)
-    if key is None:
-        job.watch.say("cache: not used, for code that no file holds is part of this run")
-    kept = None if key is None or resume else kept_runs.recall(cache, key, job, target, alignment)
-    if kept is not None:
-        selected, refined = kept.search.selection, kept.refinement.selection if kept.refinement else kept.search.selection
-        choice = Choice(selected, refined, kept.kept, alignment.align, kept.search, kept.refinement, kept.qpu, recalled=True)
-        return choice, kept.recovered
-    choice, recovered = repair(job, choose(job, folder=folder, given=given))
-    if key is not None:
+    key = None if cache is None else run_key.key_of(job, known)
+    if cache is not None and key is None:
+        job.watch.say("cache: not used, for code that no file holds, or other training images, are part of this run")
+    if cache is not None and key is not None and not resume:
+        kept = kept_runs.recall(cache, key, job)
+        if kept is not None:
+            found, tuned = kept.search, kept.refinement
+            refined = tuned.selection if tuned else found.selection
+            choice = Choice(found.selection, refined, kept.kept, kept.align, found, tuned, kept.qpu, kept.trail, recalled=True)
+            return choice, kept.recovered
+    journals = None if given is None and is_remote(job.settings.search) else folder  # another search would find something else
+    choice, recovered = gradual.decided(job, job.asked, choose, repair, journals, given)
+    if cache is not None and key is not None:
         kept_runs.keep(cache, key, job, choice, recovered)
     return choice, recovered
 
@@ -399,7 +408,7 @@ def repair(job: Job, choice: Choice) -> tuple[Choice, Recovered]:
             cut = surgery.slim(job.model, cuts)
             surgery.check(job.model, job.groups, selection, cut, job.calibration().inputs[:2])
             recovered = recover_best(
-                job.settings.recover,
+                job.settings.repair,
                 job.model,
                 cut,
                 job.groups,
@@ -407,7 +416,7 @@ def repair(job: Job, choice: Choice) -> tuple[Choice, Recovered]:
                 job.calibration(),
                 job.judging(),
                 job.metric.chooser,
-                job.static_repair if job.settings.recover == "lstsq" else None,
+                job.static_repair if job.settings.repair == "lstsq" else None,
                 progress=lambda done, note="", before=number: advance(before + done, note),
             )
             found.append((selection, recovered))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 __all__ = ["block", "features"]
 
-_KNOWN = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "asimd", "asimddp", "i8mm")
+_KNOWN = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "amx_bf16", "asimd", "asimddp", "i8mm")
 
 
 @cache

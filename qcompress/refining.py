@@ -1,4 +1,7 @@
-"""The refinement as one step of a run: what it measures, what it depends on, and where its measurements are kept."""
+"""The refinement as one step of a run: what it measures, what it depends on, and where its measurements are kept.
+
+And what is kept of a run altogether, so that it can go on: its measurements, its scores, its training.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,8 @@ from qcompress._version import __version__
 from qcompress.alignment import Alignment
 from qcompress.budgets import Budget
 from qcompress.errors import InterruptedRunError, QCompressError, ResumeError, UsageError
+from qcompress.finetune import state
+from qcompress.finetune.contract import TrainResult
 from qcompress.refine import journal
 from qcompress.refine.contract import Evaluate, Proposing, RefineProgress, RefineResult
 from qcompress.refine.loop import refine
@@ -28,7 +33,7 @@ from qcompress.workers.measuring import SpreadMetric
 if TYPE_CHECKING:
     from qcompress.pipeline import Job
 
-__all__ = ["check_folder", "check_resume", "forget", "refined", "resumable"]
+__all__ = ["check_folder", "check_resume", "complete", "forget", "refined", "resumable"]
 
 
 def check_resume(settings: Settings, *, resume: bool, remote: bool) -> None:
@@ -36,38 +41,55 @@ def check_resume(settings: Settings, *, resume: bool, remote: bool) -> None:
     if resume and remote:
         hint = "formulate and solve, then prune with --selection and --resume"
         raise UsageError(f"--resume: a search by {settings.search.backend} finds something else each time", hint)
-    if resume and settings.refine.most == 0:
+    if resume and settings.refine.most == 0 and settings.recover != "finetune":
         raise UsageError("--resume: with 0 evaluations there is no refinement to go on with", "leave --resume out")
 
 
 def check_folder(folder: Path, *, resume: bool, say: Callable[[str], None]) -> None:
-    """Raises ResumeError where `folder` has the measurements of a refinement that did not end, unless they are to be used."""
-    path = folder / journal.FILE
-    if resume and not path.exists():
+    """Raises ResumeError where `folder` has what a run left that did not end, unless it is to be used."""
+    kept = _left(folder)
+    if resume and not kept:
         say(f"nothing to go on with in {folder}: the run begins anew")
-    if path.exists() and not resume:
+    if kept and not resume:
+        paths = " and ".join(map(str, kept))
         raise ResumeError(
-            f"{folder} has the measurements of a refinement that can go on",
-            f"--resume goes on with it; to begin anew, remove {path} or choose another --out",
+            f"{folder} has {_what(kept)} that can go on",
+            f"--resume goes on with it; to begin anew, remove {paths} or choose another --out",
         )
+
+
+def complete(refinement: RefineResult | None, training: TrainResult | None) -> bool:
+    """Whether a run has nothing left to do."""
+    return (refinement is None or refinement.complete) and (training is None or training.complete)
 
 
 def forget(folder: Path) -> None:
     """Removes what was kept to go on from."""
     journal.forget(folder)
     kept_scores.forget(folder)
+    state.forget(folder)
+
+
+def _left(folder: Path) -> list[Path]:
+    """What there is to go on from."""
+    return [path for path in (folder / journal.FILE, *state.files(folder)) if path.exists()]
+
+
+def _what(kept: list[Path]) -> str:
+    refinement, training = kept[0].name == journal.FILE, kept[-1].name != journal.FILE
+    return " and ".join(["the measurements of a refinement"] * refinement + ["the weights of a fine-tuning"] * training)
 
 
 @contextmanager
 def resumable(folder: Path) -> Iterator[None]:
-    """Says in the hint of an error, Ctrl-C included, that there are measurements to go on from, where there are."""
+    """Says in the hint of an error, Ctrl-C included, what there is to go on from, where there is something."""
     try:
         yield
     except (QCompressError, KeyboardInterrupt) as error:
-        path = folder / journal.FILE
-        if isinstance(error, ResumeError) or not path.exists():
+        kept = _left(folder)
+        if isinstance(error, ResumeError) or not kept:
             raise
-        hint = f"the measurements of the refinement are kept in {path}: --resume goes on from there"
+        hint = f"{_what(kept)} are kept in {' and '.join(map(str, kept))}: --resume goes on from there"
         if isinstance(error, KeyboardInterrupt):
             raise InterruptedRunError("interrupted, no result was written", hint) from None
         error.hint = f"{error.hint}; {hint}" if error.hint else hint

@@ -27,6 +27,7 @@ __all__ = [
     "PerImage",
     "ProbeFacts",
     "QpuFacts",
+    "RecoverFacts",
     "RefineFacts",
     "Report",
     "SearchFacts",
@@ -34,6 +35,8 @@ __all__ = [
     "SplitFacts",
     "SsimFacts",
     "Status",
+    "StepFacts",
+    "TrainingFacts",
     "UnitFacts",
     "WallFacts",
     "read",
@@ -289,6 +292,50 @@ class RefineFacts(_Facts):
     step_correlation: Number = None
 
 
+class StepFacts(_Facts):
+    """One step of several before the last: units gone by then, the network repaired, and trained, as `RecoverFacts` measure."""
+
+    pruned: int
+    repaired: Number
+    trained: Number = None
+
+
+class TrainingFacts(_Facts):
+    """The fields of `qcompress.finetune.contract.TrainResult`; the images are those of calibration where `source` is None."""
+
+    rate: Number
+    tried: tuple[tuple[Number, Number], ...] = ()
+    steps: int
+    seconds: Number
+    batch: int
+    crop: int | None = None
+    precision: Literal["float32", "bfloat16"]
+    teaching: Number
+    source: Text | None = None
+    start: Number
+    best: Number
+    best_step: int
+    history: tuple[tuple[int, Number], ...] = ()
+    ended: Literal["steps", "minutes", "patience", "interrupt"]
+    seed: int
+
+
+class RecoverFacts(_Facts):
+    """How the cut network was repaired: the `level` that was kept, and the fine-tuning after it, where there was one.
+
+    Values are in `metric`, which is in `unit`, on crops of the selection images: `value` of the network that was kept. `steps`
+    are those before the last, of a network that was pruned in several.
+    """
+
+    level: Literal["none", "bias", "lstsq"]
+    batchnorm_reestimated: bool = False
+    metric: str
+    unit: str = ""
+    value: Number = None
+    training: TrainingFacts | None = None
+    steps: tuple[StepFacts, ...] = ()
+
+
 class SplitFacts(_Facts):
     """The images of one role: how many, of how many scenes, and a hash over their pixels."""
 
@@ -382,6 +429,7 @@ class Report(_Facts):
     search: SearchFacts
     refine: RefineFacts | None = None
     compression: CompressionFacts | None = None
+    recover: RecoverFacts | None = None
     data: DataFacts
     files: dict[str, FileFacts] = {}
     command: Text | None = None

@@ -26,12 +26,13 @@ _FOREIGN = ("torch", "qcompress")  # packages whose version, or whose own files,
 
 
 def key_of(job: Job, known: SelectionFile | None = None) -> str | None:
-    """A hash of all that the choice and the weights depend on; None where that includes code that no file holds.
+    """A hash of all that the choice and the weights depend on; None where that includes code that no file holds, or
+    images to train on that are not among the crops.
 
     The crops stand for the images, and every setting counts that is not known to make no difference.
     """
     code = _code_of([*job.model.modules(), job.metric.per_image, job.metric.loss, job.settings.search.objective])
-    if code is None:
+    if code is None or job.settings.finetune.source is not None:
         return None
     target, alignment = job.asked
     crops = (job.calibration(), job.selection(), job.judging())

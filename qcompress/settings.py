@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from qcompress.errors import UsageError
 from qcompress.quantities import Size
@@ -19,6 +19,7 @@ __all__ = [
     "CompressOptions",
     "DataOptions",
     "ExportOptions",
+    "FinetuneOptions",
     "Limits",
     "RecoverLevel",
     "RefineOptions",
@@ -28,11 +29,12 @@ __all__ = [
     "VerifyOptions",
 ]
 
-RecoverLevel = Literal["none", "bias", "lstsq"]
+RecoverLevel = Literal["none", "bias", "lstsq", "finetune"]
 Undecided = Literal["report", "fail", "pass"]
 
 AS_CUT_STEPS = 6
 """Scores are taken anew so often for a network that is not repaired."""
+_MINUTES = 10.0  # of fine-tuning, unless something else is set
 _EVALUATIONS = 200  # of the refinement, unless something else is set
 
 
@@ -169,6 +171,48 @@ class CompressOptions:
 
 
 @dataclass(frozen=True)
+class FinetuneOptions:
+    """How long the repaired network is trained, in one of three measures (default: 10 minutes), and how.
+
+    minutes   of the clock; an interrupted run goes on with what is left of them
+    steps     of the optimiser; an interrupted run ends where one that was not does
+    epochs    as many steps as show so many times the pixels of all training images (or all images with a class)
+    rate      the highest learning rate; None: the best of a few, by short trials on the judging crops
+    batch     crops of one step; None: 8, or 32 images with a class
+    crop      their side in pixels of the input; None: 64, or 48 for super-resolution
+    teaching  share of the loss that comes from the dense network's outputs; None: all for restored images, half for labels
+    source    a folder or .npz file of more images, as for `DataOptions`, that are trained on instead of the calibration images
+    """
+
+    minutes: float | None = None
+    steps: int | None = None
+    epochs: float | None = None
+    rate: float | None = None
+    batch: int | None = None
+    crop: int | None = None
+    teaching: float | None = None
+    source: Path | None = None
+
+    def __post_init__(self) -> None:
+        lengths = {"minutes": self.minutes, "steps": self.steps, "epochs": self.epochs}
+        given = [name for name, value in lengths.items() if value is not None]
+        if len(given) > 1:
+            raise UsageError(f"fine-tuning for {' and '.join(given)}, expected one of them")
+        for name, value in (lengths | {"learning rate": self.rate, "batch": self.batch, "crop": self.crop}).items():
+            if value is not None and not 0 < value < math.inf:  # nan fails too
+                raise UsageError(f"fine-tuning {name} must be above 0, got {value}")
+        if self.teaching is not None and not 0 <= self.teaching <= 1:
+            raise UsageError(f"teaching must be in 0..1, got {self.teaching}", "1 learns from the dense network alone")
+
+    @property
+    def seconds(self) -> float | None:
+        """Of the clock; None where it is not the measure."""
+        if self.steps is not None or self.epochs is not None:
+            return None
+        return 60 * (_MINUTES if self.minutes is None else self.minutes)
+
+
+@dataclass(frozen=True)
 class ExportOptions:
     """How the ONNX file is written: its opset, and whether batch, height and width may vary where the network allows it."""
 
@@ -217,7 +261,8 @@ class Settings:
     The metric "auto" is that of the task: PSNR for restoration, top-1 accuracy for classes, mean IoU for masks.
     `workers` share scoring and refinement: processes of this machine, or actors of the Ray cluster at `ray` (None: as many as
     it has room for). None: this process, in as many threads as torch takes; 1: this process, in one thread. The result is the
-    same for every number from 1. In the folder `cache` what a run found is kept, and an unchanged run only verifies it.
+    same for every number from 1. In the folder `cache` what a run found is kept, and an unchanged run only verifies it. With
+    `steps` above 1 the share is removed in so many steps, each of which scores, selects, removes and recovers anew.
     """
 
     sparsity: float = 0.5
@@ -229,6 +274,8 @@ class Settings:
     workers: int | None = None
     ray: str | None = None
     recover: RecoverLevel = "lstsq"
+    finetune: FinetuneOptions = FinetuneOptions()
+    steps: int = 1
     checkpoint: CheckpointOptions = CheckpointOptions()
     data: DataOptions = DataOptions()
     search: SearchOptions = field(default_factory=SearchOptions)
@@ -253,8 +300,19 @@ class Settings:
             raise UsageError(f"{self.target} is a target of a cost, the budget is filters", "params, macs, size or latency")
         if isinstance(self.target, Speedup) and self.budget != "latency":
             raise UsageError(f"{self.target} is a target of latency, the budget is {self.budget}", 'budget="latency"')
-        if self.recover not in ("none", "bias", "lstsq"):
-            raise UsageError(f"unknown recovery {self.recover!r}", "one of none, bias, lstsq")
+        if self.recover not in get_args(RecoverLevel):
+            raise UsageError(f"unknown recovery {self.recover!r}", f"one of {', '.join(get_args(RecoverLevel))}")
+        if self.finetune != FinetuneOptions() and self.recover != "finetune":
+            raise UsageError(f"options of fine-tuning, but recover is {self.recover}", "--recover finetune")
+        if self.steps < 1:
+            raise UsageError(f"steps must be at least 1, got {self.steps}", "1 removes everything at once")
+        if self.steps > 1 and self.search.selection is not None:
+            raise UsageError(f"steps {self.steps}: a selection that was found elsewhere is one step", "leave --steps out")
+
+    @property
+    def repair(self) -> Literal["none", "bias", "lstsq"]:
+        """The level without training: what fine-tuning begins with is the best that there is."""
+        return "lstsq" if self.recover == "finetune" else self.recover
 
     def resolved(self, task: str = "denoising") -> Settings:
         """The same with the objective and the steps that `Auto` and None stand for, for a network of this task.
@@ -263,7 +321,7 @@ class Settings:
         """
         search = self.search
         if isinstance(search.objective, Auto):
-            repaired = self.recover == "lstsq"
+            repaired = self.repair == "lstsq"
             chosen: Objective = Reconstruction() if repaired and task != "classification" else Hybrid()
             steps = search.relinearise or (1 if repaired else AS_CUT_STEPS)
             search = replace(search, objective=chosen, relinearise=steps)

@@ -19,9 +19,9 @@ from qcompress.groups import Cut
 from qcompress.plans import Plan, Source
 from qcompress.weights import read_safetensors
 
-__all__ = ["apply", "load", "restored", "save", "source_of"]
+__all__ = ["PLAN", "WEIGHTS", "apply", "data_of", "load", "restored", "save", "source_of"]
 
-_WEIGHTS, _PLAN = "model.safetensors", "plan.json"
+WEIGHTS, PLAN = "model.safetensors", "plan.json"
 
 
 def source_of(checkpoint: Checkpoint) -> Source:
@@ -42,11 +42,15 @@ def save(folder: str | Path, plan: Plan, model: nn.Module) -> None:
 
     """
     folder = Path(folder)
-    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
-    data = safetensors.torch.save(tensors, {"plan_sha256": plan.sha256})
-    with write_aside(folder / _WEIGHTS) as weights_aside, write_aside(folder / _PLAN) as plan_aside:
-        weights_aside.write_bytes(data)
+    with write_aside(folder / WEIGHTS) as weights_aside, write_aside(folder / PLAN) as plan_aside:
+        weights_aside.write_bytes(data_of(plan, model))
         plan_aside.write_text(plan.to_json(), encoding="utf-8")
+
+
+def data_of(plan: Plan, model: nn.Module) -> bytes:
+    """The weights as they are written; they name their plan."""
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
+    return safetensors.torch.save(tensors, {"plan_sha256": plan.sha256})
 
 
 def load(folder: str | Path, *, arch: str | None = None, into: nn.Module | None = None) -> nn.Module:
@@ -64,13 +68,13 @@ def load(folder: str | Path, *, arch: str | None = None, into: nn.Module | None 
 
     """
     folder = Path(folder)
-    plan = plans.read(folder / _PLAN)
-    state, metadata = read_safetensors(folder / _WEIGHTS)
+    plan = plans.read(folder / PLAN)
+    state, metadata = read_safetensors(folder / WEIGHTS)
     if metadata.get("plan_sha256") != plan.sha256:
-        raise PlanError(f"{folder / _PLAN}: not the plan that {_WEIGHTS} was written with", "make the folder again")
+        raise PlanError(f"{folder / PLAN}: not the plan that {WEIGHTS} was written with", "make the folder again")
     held = sum(tensor.numel() for tensor in state.values())
     dense = _dense(plan.checkpoint, arch, held) if into is None else into
-    return restored(dense, plan.layer_cuts, state, str(folder / _WEIGHTS))
+    return restored(dense, plan.layer_cuts, state, str(folder / WEIGHTS))
 
 
 def restored(dense: nn.Module, cuts: Mapping[str, Cut], state: dict[str, Tensor], name: str) -> nn.Module:

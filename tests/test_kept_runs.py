@@ -134,8 +134,7 @@ def test_what_does_not_hold_is_a_miss(
     state, record = change(read(path))
     safetensors.torch.save_file(state, tmp_path / path.name, {RECORD: json.dumps(record)})
     job = pipeline.prepare(checkpoint, settings(images, first[0]), SILENT)
-    target, alignment = job.asked
-    assert kept_runs.recall(first[0], path.stem, job, target, alignment) is not None
-    assert kept_runs.recall(tmp_path, path.stem, job, target, alignment) is None
+    assert kept_runs.recall(first[0], path.stem, job) is not None
+    assert kept_runs.recall(tmp_path, path.stem, job) is None
     (tmp_path / path.name).write_bytes(path.read_bytes()[:-100])
-    assert kept_runs.recall(tmp_path, path.stem, job, target, alignment) is None
+    assert kept_runs.recall(tmp_path, path.stem, job) is None

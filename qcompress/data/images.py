@@ -30,6 +30,8 @@ __all__ = [
     "SelectionCrops",
     "SelectionImages",
     "Splits",
+    "TrainingCrops",
+    "TrainingImages",
 ]
 
 
@@ -113,6 +115,10 @@ class SelectionCrops(Crops):
     """What the refinement measures candidates on."""
 
 
+class TrainingCrops(Crops):
+    """What the weights are trained on."""
+
+
 @dataclass(frozen=True, eq=False)
 class ImageSet:
     """Pairs of any sizes, in a fixed order."""
@@ -171,6 +177,10 @@ class CalibrationImages(ImageSet):
         return CalibrationCrops(*self._crop(size, count, rng))
 
 
+class TrainingImages(ImageSet):
+    """Images that fine-tuning may see, and nothing else does."""
+
+
 class SelectionImages(ImageSet):
     """Images that the refinement may see."""
 
@@ -202,6 +212,17 @@ class Splits:
                         raise DataError(
                             f"{first.name} and {pair.name} show {what}, but are in two splits", "take one of the two out"
                         )
+
+    def check_training(self, images: TrainingImages) -> None:
+        """Raises DataError where one of `images` shows a picture that selects or reports."""
+        kept = {pair.sha256: pair for role in (self.selection, self.report) for pair in role.pairs}
+        for pair in images.pairs:
+            other = kept.get(pair.sha256)
+            if other is not None:
+                raise DataError(
+                    f"{pair.name} is to be trained on, but shows the same picture as {other.name}, which selects or reports",
+                    "take it out of the training folder",
+                )
 
     def summary(self) -> dict[str, Any]:
         """Who saw which images, as plain data: `source`, and for each role `images`, `scenes`, `names` and `sha256`."""

@@ -30,6 +30,7 @@ class Gaussian:
     """White Gaussian noise of standard deviation `sigma`, in steps of 1/255. The result is not clipped."""
 
     sigma: float
+    keeps_target = True
 
     def __post_init__(self) -> None:
         if not 0 < self.sigma <= 255:
@@ -57,6 +58,7 @@ class Camera:
     """
 
     shot: float | None = None
+    keeps_target = False
 
     def __post_init__(self) -> None:
         if self.shot is not None and not 0 < self.shot <= 1:
@@ -80,6 +82,7 @@ class Camera:
 
 
 Noise = Gaussian | Camera
+"""`keeps_target`: the clean image comes back as it was, so that noise can be drawn for it anew."""
 
 
 def parse(text: str) -> Noise:

@@ -8,13 +8,13 @@ from typing import Literal, get_args
 
 import qcompress.reference
 from qcompress import seeds
-from qcompress.data.images import CalibrationImages, Pair, ReportImages, SelectionImages, Splits
+from qcompress.data.images import CalibrationImages, Pair, ReportImages, SelectionImages, Splits, TrainingImages
 from qcompress.data.noise import Gaussian, Noise
 from qcompress.data.reading import Form, Reader
 from qcompress.data.sources import Item, Source, recognise
 from qcompress.errors import DataError, UsageError
 
-__all__ = ["MAX_IMAGES", "MAX_LABELLED", "Form", "Role", "deal", "find", "from_pairs", "load"]
+__all__ = ["MAX_IMAGES", "MAX_LABELLED", "Form", "Role", "deal", "find", "from_pairs", "load", "noise_of", "training"]
 
 Role = Literal["calibration", "selection", "report"]
 ROLES: tuple[Role, ...] = get_args(Role)
@@ -27,6 +27,10 @@ MAX_IMAGES = 64
 
 MAX_LABELLED = 1000
 """The same of images with a class each: they are small, and a share of right answers needs many."""
+
+
+MAX_TRAINING = 1024
+"""Images of a training folder that are read."""
 
 
 def find(source: Path | None, channels: int, *, classes: bool = False) -> Source:
@@ -76,8 +80,7 @@ def load(
     limit = (MAX_LABELLED if labelled else MAX_IMAGES) if max_images is None else max_images
     if limit < 1:
         raise UsageError(f"max_images is {limit}, expected at least 1")
-    if source is None and noise is None and form.scale == 1:
-        noise = Gaussian(25)
+    noise = noise_of(source, noise, form.scale)
     where = "the photographs that ship with qcompress" if source is None else str(source)
     _check_noise(found, noise, where, form.scale)
     roles = _deal_classes(found.items, seed, where) if labelled else deal((item.scene for item in found.items), seed, where)
@@ -90,6 +93,35 @@ def load(
     if not found.paired and form.scale > 1:
         label += f", reduced {form.scale} times"
     return _splits(label, images)
+
+
+def noise_of(source: Path | None, noise: Noise | None, scale: int) -> Noise | None:
+    """The noise that is added to clean images: as asked for, or for the shipped photographs a default one."""
+    return Gaussian(25) if source is None and noise is None and scale == 1 else noise
+
+
+def training(
+    source: Path,
+    *,
+    noise: Noise | None,
+    channels: int,
+    stride: int,
+    seed: int,
+    form: Form,
+    classes: bool,
+    max_images: int | None = None,
+) -> TrainingImages:
+    """The images in `source`, read as by `load`, all for fine-tuning: at most `max_images` (default MAX_TRAINING).
+
+    They are drawn by the seed where there are more. Raises as `load` does.
+    """
+    found = find(source, channels, classes=classes)
+    _check_noise(found, noise, str(source), form.scale)
+    items, limit = found.items, MAX_TRAINING if max_images is None else max_images
+    if len(items) > limit:
+        drawn = seeds.stream(seed, "choice/training").permutation(len(items))[:limit]
+        items = tuple(items[place] for place in sorted(drawn.tolist()))
+    return TrainingImages(tuple(Reader(noise, channels, stride, seed, form).read(items)))
 
 
 def from_pairs(

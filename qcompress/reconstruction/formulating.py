@@ -108,7 +108,6 @@ def formulate(known: Eliminated, target: Budget, alignment: Alignment, seed: int
 
     Raises UsageError for a target beyond what allowed counts free.
     """
-    space = known.groups.space
     counts = allocate(known.profiles, target, alignment)
     rows = [profile.rows[k] for profile, k in zip(known.profiles, counts.tolist(), strict=True)]
     start = np.concatenate([np.zeros(0, bool), *rows])

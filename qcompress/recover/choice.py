@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -20,12 +21,15 @@ from qcompress.progress import Advance
 from qcompress.recover import LayerFigures, Level, has_batchnorm, recover, reestimate_batchnorm
 from qcompress.recover.static import StaticRepair
 
+if TYPE_CHECKING:
+    from qcompress.finetune.contract import TrainResult
+
 __all__ = ["Recovered", "mean_metric", "recover_best"]
 
 
 @dataclass(frozen=True, eq=False)
 class Recovered:
-    """The repaired network and how it came about; `note` is a sentence for people."""
+    """The repaired network and how it came about; `note` is a sentence for people. `training` is what came after the repair."""
 
     model: nn.Module
     level: Level
@@ -33,6 +37,7 @@ class Recovered:
     layers: tuple[LayerFigures, ...]
     note: str
     value: float = math.nan  # of the metric on the selection crops
+    training: TrainResult | None = None
 
 
 def mean_metric(model: nn.Module, crops: Crops, metric: Metric, batch: int = 8) -> float:

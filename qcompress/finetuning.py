@@ -1,0 +1,233 @@
+"""Fine-tuning as one step of a run: what it learns from, what it depends on, and where it is kept."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from qcompress import kept_scores, processor
+from qcompress._version import __version__
+from qcompress.data import splits
+from qcompress.data.images import CalibrationImages, TrainingImages
+from qcompress.data.noise import Noise, parse
+from qcompress.errors import DataError, ResumeError
+from qcompress.finetune import state as states
+from qcompress.finetune.contract import Length, Precision, Recipe, TrainResult
+from qcompress.finetune.drawing import Drawer
+from qcompress.finetune.losses import Lesson
+from qcompress.finetune.probing import taught
+from qcompress.finetune.state import State
+from qcompress.finetune.training import Course, begin, loaded, parameters
+from qcompress.metrics import Metric
+from qcompress.recover.choice import Recovered, mean_metric
+
+if TYPE_CHECKING:
+    from qcompress.pipeline import Job
+
+__all__ = ["digest_of", "finetuned", "precision_on", "training_images"]
+
+_BATCH, _LABELLED_BATCH = 8, 32
+_CROP, _SMALL_CROP = 64, 48  # of the input; where the output is larger than that
+
+
+def finetuned(
+    job: Job,
+    recovered: Recovered,
+    *,
+    dense: nn.Module,
+    share: float = 1.0,
+    folder: Path | None = None,
+    number: int = 1,
+) -> Recovered:
+    """`recovered`, trained by `dense` for `share` of the length that the settings of `job` have.
+
+    It is never worse on the judging crops than it was. The training is kept in `folder` as that of pruning step `number`, and
+    one that is there goes on. Ctrl-C ends it with the best so far.
+
+    Raises ResumeError where what is there is of another training, or damaged.
+    """
+    course, recipe, length = _course(job, recovered.model, dense, share)
+    path = None if folder is None else states.file_of(folder, number)
+    facts = _facts(job, course, recipe, length)
+    chooser = job.metric.chooser
+    with job.watch.stage("fine-tuning", 1.0) as advance:
+        latest = begin(course) if path is None else _taken_up(job, course, path, facts)
+
+        def keep(state: State) -> None:
+            nonlocal latest
+            latest = state
+            if path is not None:
+                states.write(path, state, facts)
+
+        def show(state: State, done: float) -> None:
+            advance(done, f"{_shown(state.value, chooser)} ({_gain(state):+.3f}), step {state.step:,}")
+
+        try:
+            taught(course, latest, recipe, length, keep, show)
+        except KeyboardInterrupt:
+            latest = replace(latest, ended="interrupt")
+        result = _result(latest, recipe, course, chooser)
+        note = f"{_shown(latest.value, chooser)} on the selection images ({_gain(latest):+.3f}), {latest.step:,} steps"
+        advance(1.0, note)
+    if not result.complete:
+        going_on = "" if path is None else "; --resume goes on from here"
+        job.watch.say(f"interrupted: finishing with the best network so far (Ctrl-C again to give up){going_on}")
+    if not result.best_step:
+        return replace(recovered, training=result)
+    model = loaded(recovered.model, latest.best)
+    return replace(recovered, model=model, note=note, value=result.best, training=result)
+
+
+def precision_on(device: str) -> Precision:
+    """What passes are computed in: bfloat16 where the device has units for it, else float32."""
+    kind = torch.device(device).type
+    fast = "amx_bf16" in processor.features() if kind == "cpu" else kind == "cuda" and torch.cuda.is_bf16_supported(False)
+    return "bfloat16" if fast else "float32"
+
+
+def training_images(job: Job) -> CalibrationImages | TrainingImages:
+    """The images that may be trained on: those of the training folder, or the calibration images.
+
+    Raises DataError where one of them shows a picture that selects or reports.
+    """
+    source, data, form = job.settings.finetune.source, job.settings.data, job.frame.form
+    if source is None:
+        return job.splits.calibration
+    images = splits.training(
+        source,
+        noise=parse(data.noise) if data.noise else None,
+        channels=job.checkpoint.channels,
+        stride=job.checkpoint.stride,
+        seed=job.settings.seed,
+        form=form,
+        classes=job.frame.task == "classification",
+    )
+    if images.task != job.frame.task:
+        raise DataError(f"{source}: for {images.task}, but the network is for {job.frame.task}")
+    job.splits.check_training(images)
+    return images
+
+
+def _course(job: Job, slim: nn.Module, dense: nn.Module, share: float) -> tuple[Course, Recipe, Length]:
+    options, labels = job.settings.finetune, job.frame.task in ("classification", "segmentation")
+    images, whole = training_images(job), job.frame.task == "classification"
+    usual = _CROP if job.frame.form.scale == 1 else _SMALL_CROP
+    crop = None if whole else _side(images, options.crop or usual, job.checkpoint.stride)
+    batch = options.batch or (_LABELLED_BATCH if whole else _BATCH)
+    draw = Drawer(images, batch, crop, _fresh_noise(job), job.settings.seed)
+    teaching = (0.5 if labels else 1.0) if options.teaching is None else options.teaching
+    chooser, crops = job.metric.chooser, job.judging()
+
+    def measure(model: nn.Module) -> float:
+        value = mean_metric(model, crops, chooser)
+        return -math.inf if math.isnan(value) else value if chooser.higher_is_better else -value
+
+    device = job.settings.device
+    course = Course(slim, dense, draw, Lesson(chooser, labels, teaching), measure, device, precision_on(device))
+    return course, Recipe(options.rate, batch, crop), _length(job, draw).part(share)
+
+
+def _length(job: Job, draw: Drawer) -> Length:
+    options = job.settings.finetune
+    if options.seconds is not None:
+        return Length(seconds=options.seconds)
+    if options.steps is not None:
+        return Length(steps=options.steps)
+    assert options.epochs is not None
+    return Length(steps=max(1, round(options.epochs * draw.epoch)))
+
+
+def _side(images: CalibrationImages | TrainingImages, wanted: int, stride: int) -> int:
+    """A multiple of the stride that fits into every image."""
+    smallest = int(min(min(pair.input.shape[1:]) for pair in images.pairs))
+    return max(min(wanted, smallest) // stride, 1) * stride
+
+
+def _fresh_noise(job: Job) -> Noise | None:
+    """The noise that clean images were given, where it can be drawn anew without touching them."""
+    data, scale = job.settings.data, job.frame.form.scale
+    if job.frame.source.paired or scale > 1:
+        return None
+    noise = splits.noise_of(data.source, parse(data.noise) if data.noise else None, scale)
+    return noise if noise is not None and noise.keeps_target else None
+
+
+def _taken_up(job: Job, course: Course, path: Path, facts: dict[str, str]) -> State:
+    """The training that is kept in `path`, or where it begins.
+
+    One that began from another network is of a selection that a longer refinement has left behind: it begins anew.
+    """
+    if not path.exists():
+        return begin(course)
+    shapes = {name: tensor.shape for name, tensor in parameters(course.slim).items()}
+    state, differs = states.read(path, facts, shapes)
+    if differs == {"start"}:
+        job.watch.say("fine-tuning: begins anew, from another network than the one that was kept")
+        return begin(course)
+    if differs:
+        raise ResumeError(
+            f"{path} is of another fine-tuning: it differs in {', '.join(sorted(differs))}",
+            f"give the options that it was begun with, or another --out; to begin anew, remove {path}",
+        )
+    job.watch.say(f"fine-tuning: goes on from step {state.step:,}, kept in {path}")
+    return state
+
+
+def _facts(job: Job, course: Course, recipe: Recipe, length: Length) -> dict[str, str]:
+    """All that the course of a training depends on."""
+    crops = job.judging()
+    return {
+        "version": f"{__version__} torch {version('torch')} numpy {version('numpy')}",
+        "device": f"{course.device} {course.precision}",
+        "checkpoint": job.checkpoint.sha256,
+        "start": digest_of(course.slim),
+        "teacher": digest_of(course.dense),
+        "images": f"{course.draw.images.sha256} noise {course.draw.noise}",
+        "judging crops": " ".join(kept_scores.digest_of(part.cpu().numpy()) for part in (crops.inputs, crops.targets)),
+        "metric": job.metric.chooser.name,
+        "recipe": repr(recipe),
+        "teaching": repr(course.lesson.teaching),
+        "length": repr(length),
+        "seed": str(job.settings.seed),
+    }
+
+
+def digest_of(model: nn.Module) -> str:
+    """A hash of all numbers of a network."""
+    return kept_scores.key_of(
+        tensors={name: kept_scores.digest_of(tensor.detach().cpu().numpy()) for name, tensor in model.state_dict().items()}
+    )
+
+
+def _result(state: State, recipe: Recipe, course: Course, chooser: Metric) -> TrainResult:
+    """Values as the chooser has them."""
+    sign = 1 if chooser.higher_is_better else -1
+    return TrainResult(
+        rate=state.rate,
+        tried=tuple((rate, sign * value) for rate, value in state.tried),
+        steps=state.step,
+        seconds=state.seconds,
+        batch=recipe.batch,
+        crop=recipe.crop,
+        precision=course.precision,
+        teaching=course.lesson.teaching,
+        start=sign * state.history[0][1],
+        best=sign * state.value,
+        best_step=state.best_step,
+        history=tuple((step, sign * value) for step, value in state.history),
+        ended=state.ended or "interrupt",
+    )
+
+
+def _gain(state: State) -> float:
+    return state.value - state.history[0][1]
+
+
+def _shown(value: float, chooser: Metric) -> str:
+    return f"{value if chooser.higher_is_better else -value:.3f} {chooser.unit}".rstrip()
