@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from qcompress.reconstruction.formulating import Eliminated, Formulated, eliminated, formulate
+from qcompress.reconstruction.formulating import Eliminated, Formulated, eliminated, expanded, formulate
 
-__all__ = ["Eliminated", "Formulated", "eliminated", "formulate"]
+__all__ = ["Eliminated", "Formulated", "eliminated", "expanded", "formulate"]
