@@ -56,8 +56,8 @@ class SearchResult:
     capacity        reached, exact, of `selection`: for a count `asked`, or the smallest sum of allowed counts above it; for any
                     other budget at least `asked`
     trace           the gammas tried, in order; empty where no backend was needed (nothing to prune, or no couplings)
-    greedy_energy   the baseline under the same constraints: greedy pruning, then descent by swaps; with an alignment, or a budget
-                    that allocates, greedy inside the groups and the best allowed counts for that; `energy` is never above it
+    greedy_energy   the baseline under the same constraints: greedy pruning, then descent by swaps; with an alignment, or a
+                    budget that allocates, greedy inside the groups and the best allowed counts; `energy` is never above it
     reads           samples that the backend drew
     hit             whether one gamma alone gave the target exactly, in allowed counts; with an alignment of a count, its
                     smallest feasible sum

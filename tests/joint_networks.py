@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 from qcompress.groups import Group, Groups, Layer, Member
@@ -21,7 +23,7 @@ def chain(channels: tuple[int, ...], kernel: int = 9) -> Groups:
     sides = [3, *channels, 3]
     layers = tuple(
         Layer(f"conv{n}", "conv", before, after, kernel, 16, True)
-        for n, (before, after) in enumerate(zip(sides, sides[1:], strict=False))
+        for n, (before, after) in enumerate(itertools.pairwise(sides))
     )
     groups = tuple(
         Group(f"conv{n}", (_member(f"conv{n}", "out", range(size)), _member(f"conv{n + 1}", "in", range(size))))
@@ -65,7 +67,7 @@ def random_table(
     rng, sizes = np.random.default_rng(seed), Sizes(groups, facts or FileFacts(500.0))
     space = groups.space
     offers = [
-        np.array([k for k in range(0, size - floor + 1) if (size - k) % step == 0 or k == 0], np.int64)
+        np.array([k for k in range(size - floor + 1) if (size - k) % step == 0 or k == 0], np.int64)
         for size, floor in zip(space.sizes, space.floors, strict=True)
     ]
     energies = []
@@ -77,8 +79,7 @@ def random_table(
     for layer in sizes.layers:
         free = layer.name in sizes.quantisable
         offered.append(places if free else np.zeros(1, np.int64))
-        growth = np.cumsum(
-            np.concatenate((np.zeros(1), rng.lognormal(0, 1, len(widths) - 1) * 6.0 ** np.arange(len(widths) - 1)))
-        )
+        rises = rng.lognormal(0, 1, len(widths) - 1) * 6.0 ** np.arange(len(widths) - 1)
+        growth = np.cumsum(np.concatenate((np.zeros(1), rises)))
         losses.append(rng.lognormal(0, 1) * growth if free else np.zeros(1))
     return Table(sizes, tuple(offers), tuple(energies), tuple(offered), tuple(losses))

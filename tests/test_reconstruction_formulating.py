@@ -22,6 +22,7 @@ from qcompress.budgets import Budget, budget
 from qcompress.data.images import CalibrationCrops
 from qcompress.errors import InputError, UsageError
 from qcompress.groups import Groups
+from qcompress.joint.choice import Solved
 from qcompress.metrics import Metric, metric
 from qcompress.problem import Problem
 from qcompress.reconstruction import Eliminated, eliminated, formulate
@@ -239,18 +240,18 @@ def test_the_price_grows_until_the_solution_is_no_worse() -> None:
     local = Problem(space, np.array([0.0, -5.0, 0.0]), (np.zeros((3, 3)),))
     start = np.array([True, False, False])
 
-    def solve(problem: Problem) -> tuple[Selection, float]:
+    def solve(problem: Problem) -> Solved:
         rows = np.eye(3, dtype=bool)
-        return Selection.of(space, rows[int(np.argmin([problem.energy(row) for row in rows]))]), 0.0
+        return Solved(Selection.of(space, rows[int(np.argmin([problem.energy(row) for row in rows]))]))
 
-    def always(x: NDArray[np.bool_], besides: float) -> bool:
+    def always(found: Solved) -> bool:
         return True
 
-    def never(x: NDArray[np.bool_], besides: float) -> bool:
+    def never(found: Solved) -> bool:
         return False
 
     assert _price(local, start, solve, never, 0.1) == 0.1
     price = _price(local, start, solve, always, 0.1)
-    assert np.array_equal(solve(_priced(local, start, price))[0].x, start)
+    assert np.array_equal(solve(_priced(local, start, price)).selection.x, start)
     assert 2.5 <= price <= 5  # each of the two flips is charged
-    assert np.array_equal(solve(_priced(local, start, _price(local, start, solve, always, 0.0)))[0].x, start)
+    assert np.array_equal(solve(_priced(local, start, _price(local, start, solve, always, 0.0))).selection.x, start)

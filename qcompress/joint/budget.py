@@ -1,4 +1,4 @@
-"""A budget of exact bytes: what units and width steps free together. Groups multiply, as the counts at two sides of a layer do."""
+"""A budget of exact bytes: what units and width steps free together. Groups multiply, as counts at both sides of a layer do."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from qcompress.joint.allocation import SPLITS, Allocation, allocate_bytes
-from qcompress.joint.held import allocate_held
+from qcompress.joint.held import FEW_PRICES, PRICES, allocate_held
 from qcompress.joint.problem import JointSpace
 from qcompress.joint.sizes import Sizes
 from qcompress.joint.table import Table
@@ -100,9 +100,20 @@ class SizeBudget:
 
     def allocation(self, energies: Sequence[NDArray[np.float64]], allowed: Sequence[Sequence[int]]) -> Allocation:
         """The same with its energy and what is proven about it."""
-        table = self.table(energies, allowed)
+        key = b"".join(np.asarray(own).tobytes() for own in (*energies, *allowed))
+        if key not in self._last:
+            self._last.clear()
+            self._last[key] = self._allocation(self.table(energies, allowed))
+        return self._last[key]
+
+    @cached_property
+    def _last(self) -> dict[bytes, Allocation]:
+        """The last allocation by what it was made from: a search asks again while its profiles are the same."""
+        return {}
+
+    def _allocation(self, table: Table) -> Allocation:
         if self.filters is not None:
-            return allocate_held(table, self.most, self.filters)
+            return allocate_held(table, self.most, self.filters, prices=PRICES if self.splits else FEW_PRICES)
         return allocate_bytes(table, self.most, splits=self.splits)
 
     def table(self, energies: Sequence[NDArray[np.float64]], allowed: Sequence[Sequence[int]]) -> Table:

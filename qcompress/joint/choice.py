@@ -21,8 +21,8 @@ from qcompress.errors import UsageError
 from qcompress.joint.budget import SizeBudget
 from qcompress.joint.demand import Demand, JointResult
 from qcompress.joint.greedy import greedy
-from qcompress.joint.offers import Offers, offers_of
 from qcompress.joint.held import counted
+from qcompress.joint.offers import Offers, offers_of
 from qcompress.joint.problem import of_profiles
 from qcompress.joint.sizes import Sizes
 from qcompress.joint.table import Table
@@ -146,7 +146,7 @@ class _Run:
         chosen = traded(table, after, rate(table, after))
         return JointResult(
             selection=selection,
-            widths=self.offers.named(chosen.widths),
+            widths=self.offers.named(chosen.widths.tolist()),
             bytes=table.bytes_of(chosen),
             target_bytes=None,
             pruning=table.pruning(before) + float(units.energy(selection.x) - units.energy(start)),
@@ -189,7 +189,8 @@ class _Run:
 
         _check(at(1))
         whole_blocks = (align or BLOCKS[0] for _ in self.offers.steps)  # so that every number of steps is allowed
-        return aligned_budget(align, at, (*self.sizes.groups.widths, *whole_blocks), processor.block())
+        _, alignment = aligned_budget(align, at, (*self.sizes.groups.widths, *whole_blocks), processor.block())
+        return at(alignment.align), alignment
 
 
 def _check(target: SizeBudget) -> None:
@@ -198,7 +199,7 @@ def _check(target: SizeBudget) -> None:
     least = target.dense - int(target.capacity(np.subtract(space.sizes, space.floors)))
     if least > target.most:
         raise UsageError(
-            f"a file of {target.most:,} bytes cannot be reached: the smallest that the floors of the groups and the widths allow "
-            f"has {least:,}, the dense network at its widest {target.dense:,}",
+            f"a file of {target.most:,} bytes cannot be reached: the floors of the groups and the widths allow {least:,} at "
+            f"least; the dense network at its widest has {target.dense:,}",
             "ask for a larger file, or allow narrower widths with --bits",
         )

@@ -44,8 +44,8 @@ class JointResult:
     bytes          of the file, by `Sizes`
     target_bytes   that `bytes` is not above; None where no size was asked for
     pruning        what the units lose, in the unit of the profiles; quantisation  what the widths lose
-    greedy_energy  the same sum for greedy pruning and narrowing, in steps by energy per byte; with a sparsity, for the counts of
-                   least energy and then narrowing; None where that does not come to the size
+    greedy_energy  the same sum for greedy pruning and narrowing, in steps by energy per byte; with a sparsity, for the counts
+                   of least energy and narrowing after that; None where that does not come to the size
     bound          no choice by the profiles and losses that were given loses less; None: not known. `energy` can be below it
                    where the problem of the units found better ones than the profiles have
     found          the search, in the problem over units and width steps; without a size, over the units

@@ -1,7 +1,7 @@
 """Improvement of a choice by exact exchanges: groups and layers move together, such as a block that goes for a wider layer.
 
 A move takes one group to another allowed count, or one layer to another width. Energies add up, bytes do not: where two moves
-meet in a layer their product counts. So exchanges of two and three moves are proposed by energy and decided by exact bytes.
+meet in a layer their product counts. So exchanges of up to four moves are proposed by energy and decided by exact bytes.
 At the best price per byte, the moves of an exchange that pays are close to costing nothing (the core of a knapsack problem,
 Balas and Zemel, 1980): those are the ones that are combined.
 """
@@ -28,8 +28,8 @@ ROUNDS = 2000
 NEAR = 8
 """A group moves by up to so many places in its offer, by twice as many, and so on, and to both ends."""
 
-PAIRS, TRIPLES = 320, 64
-"""So many moves, those of the least cost at the price, are combined by two and by three."""
+POOLS = (320, 64, 26)
+"""So many moves, those of the least cost at the price, are combined by two, by three and by four."""
 
 CHECKED, BATCH = 4096, 512
 """At most so many promising exchanges are checked for exact bytes, so many at a time."""
@@ -72,8 +72,8 @@ def improve(table: Table, state: State, limit: Limit, price: float) -> State:
         if limit.held:
             cost = cost - _unit_price(moves, cost) * moves.units
         near = np.argsort(cost, kind="stable")
-        for number, pool in ((1, near), (2, near[:PAIRS]), (3, near[:TRIPLES])):
-            better = _best(table, state, moves.some(pool), number, limit)
+        for number, pool in enumerate((len(near), *POOLS), 1):
+            better = _best(table, state, moves.some(near[:pool]), number, limit)
             if better is not None:
                 state = better
                 break
@@ -83,19 +83,21 @@ def improve(table: Table, state: State, limit: Limit, price: float) -> State:
 
 
 def _moves(table: Table, state: State) -> _Moves:
-    variables, places, energies = [], [], []
+    variables: list[int] = []
+    places: list[int] = []
+    energies = []
     tables, at = (*table.energies, *table.losses), [*state.levels.tolist(), *state.widths.tolist()]
     for variable, (entries, here) in enumerate(zip(tables, at, strict=True)):
         near = _near(here, len(entries))
         variables += [variable] * len(near)
         places += near
         energies.append(entries[near] - entries[here])
-    variable, place = np.array(variables, np.int64), np.array(places, np.int64)
-    after = _applied(state, variable[:, None], place[:, None])
+    which, where = np.array(variables, np.int64), np.array(places, np.int64)
+    after = _applied(state, which[:, None], where[:, None])
     counts = table.counts(after.levels)
     return _Moves(
-        variable,
-        place,
+        which,
+        where,
         np.concatenate([np.zeros(0), *energies]),
         (table.bytes(*after) - table.bytes_of(state)).astype(np.float64),
         counts.sum(-1) - int(table.counts(state.levels).sum()),
@@ -121,15 +123,14 @@ def _unit_price(moves: _Moves, cost: Floats) -> float:
 def _best(table: Table, state: State, moves: _Moves, number: int, limit: Limit) -> State | None:
     """The exchange of `number` of the moves that lowers the energy most and keeps to the limit; None if there is none."""
     members = _combinations(len(moves), number)
-    energy = sum(moves.energy[each] for each in members)
-    keep = np.flatnonzero(energy < -table.tolerance)
-    members, energy = [each[keep] for each in members], energy[keep]
-    slack = limit.bytes - table.bytes_of(state)
-    changes = [moves.bytes[each] for each in members]
-    margin = 0.25 * sum(np.abs(each) for each in changes) if number > 1 else 0.0
-    fine = sum(changes) <= slack + margin
+    energy = np.sum([moves.energy[each] for each in members], axis=0)
+    lower = np.flatnonzero(energy < -table.tolerance)
+    members, energy = tuple(each[lower] for each in members), energy[lower]
+    changes = np.array([moves.bytes[each] for each in members])
+    margin = 0.25 * np.abs(changes).sum(0) if number > 1 else 0.0
+    fine = changes.sum(0) <= limit.bytes - table.bytes_of(state) + margin
     if limit.held:
-        fine &= sum(moves.units[each] for each in members) == 0
+        fine &= np.sum([moves.units[each] for each in members], axis=0) == 0
     for first, second in itertools.combinations(members, 2):
         fine &= moves.variable[first] != moves.variable[second]
     chosen, energy = np.stack(members, 1)[fine], energy[fine]
@@ -144,17 +145,15 @@ def _best(table: Table, state: State, moves: _Moves, number: int, limit: Limit) 
 
 
 @lru_cache(maxsize=64)
-def _combinations(length: int, number: int) -> list[NDArray[np.intp]]:
+def _combinations(length: int, number: int) -> tuple[NDArray[np.intp], ...]:
     """`number` columns: the places of so many different moves out of `length`, in all combinations."""
     if number == 1:
-        return [np.arange(length)]
-    if number == 2:
-        return list(np.triu_indices(length, 1))
-    first, second = np.triu_indices(length, 1)
-    third = [np.arange(after + 1, length) for after in second.tolist()]
-    lengths = np.array([len(each) for each in third], np.intp)
-    rest = np.concatenate([np.zeros(0, np.intp), *third])
-    return [np.repeat(first, lengths), np.repeat(second, lengths), rest]
+        return (np.arange(length),)
+    fewer = _combinations(length, number - 1)
+    rest = length - 1 - fewer[-1]  # places behind the last
+    starts = np.concatenate((np.zeros(1, np.intp), np.cumsum(rest)[:-1])) if len(rest) else rest
+    last = np.arange(rest.sum()) - np.repeat(starts, rest) + np.repeat(fewer[-1] + 1, rest)
+    return (*(np.repeat(column, rest) for column in fewer), last)
 
 
 def _applied(state: State, variable: Ints, place: Ints) -> State:

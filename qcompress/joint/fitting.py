@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qcompress.joint.sizes import FileFacts, Sizes
 from qcompress.widths import WIDTHS
@@ -14,7 +15,7 @@ from qcompress.widths import WIDTHS
 __all__ = ["MeasuredFile", "fitted"]
 
 _FIXED, _LAYER, _OUTPUT, _OWN, _NOISE = 1e7, 1e3, 8.0, 200.0, 1.0
-"""What is expected of the facts beforehand, in bytes: how far they may be from where the fit starts, and how exact files are."""
+"""What is expected of the facts beforehand, in bytes: how far from where the fit starts; and how exact files are."""
 
 
 @dataclass(frozen=True)
@@ -66,9 +67,7 @@ def _row(file: MeasuredFile, outputs: Mapping[str, int], narrow: Sequence[str], 
     ]
 
 
-def _moved(
-    facts: FileFacts, moved: np.ndarray[tuple[int], np.dtype[np.float64]], narrow: Sequence[str], own: Sequence[tuple[str, str]]
-) -> FileFacts:
+def _moved(facts: FileFacts, moved: NDArray[np.float64], narrow: Sequence[str], own: Sequence[tuple[str, str]]) -> FileFacts:
     values = iter(moved.tolist())
     fixed = facts.fixed + next(values)
     per_layer = {**facts.per_layer, **{width: facts.per_layer.get(width, 0.0) + next(values) for width in narrow}}

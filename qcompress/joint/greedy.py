@@ -32,7 +32,7 @@ def greedy(table: Table, most: int, levels: NDArray[np.int64] | None = None) -> 
         size = table.bytes_of(state)
 
 
-def _steps(table: Table, state: State, far: int, held: bool) -> tuple[State, np.ndarray, np.ndarray]:  # type: ignore[type-arg]
+def _steps(table: Table, state: State, far: int, held: bool) -> tuple[State, NDArray[np.float64], NDArray[np.int64]]:
     """(K, ...) choices one step on, or back, of one group or layer; (K,) what each costs, and the bytes that it frees."""
     both, groups = np.concatenate(state), len(state.levels)
     tops = np.array([len(own) - 1 for own in (*table.offers, *table.widths)], np.int64)

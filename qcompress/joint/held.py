@@ -1,78 +1,123 @@
 """How many units go in which group where their sum is given, and how wide every layer is, for a file of at most so many bytes.
 
-At a price per byte and counts that are known, a group's bytes at each of its counts are known too, the others as they are; the
-dynamic program over the sum then gives counts that are known better. That is repeated from price to price, between the one that
-is too low for the limit and the one that is not, and exact exchanges that keep the sum go on from there.
+A price per unit takes the place of the sum, as one per byte does of the limit. Near the best prices, counts with that sum are
+made by the dynamic program over it, from what each count of a group costs with the others as they are; widths follow, and exact
+exchanges that keep the sum go on from there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from qcompress.errors import UsageError
-from qcompress.joint.allocation import Allocation
+from qcompress.joint.allocation import Allocation, whole_line
 from qcompress.joint.exchange import Limit, improve
+from qcompress.joint.greedy import greedy
+from qcompress.joint.lines import Line, steep
 from qcompress.joint.relaxation import Relaxation
 from qcompress.joint.table import State, Table
 from qcompress.search_allocation import allocate_count
 from qcompress.search_profiles import Profile
 
-__all__ = ["allocate_held", "counted"]
+__all__ = ["FEW_PRICES", "PRICES", "allocate_held", "counted"]
 
-HALVINGS = 24
-"""Of the interval of prices, on a logarithmic scale."""
-
-SWEEPS = 4
-"""So often counts are made of counts at one price."""
+PRICES, FEW_PRICES = 14, 5
+"""So many prices per unit are tried; the few where an allocation is one of many."""
 
 STARTS = 3
 """So many of the best choices that fit are improved by exchanges."""
 
+RAISES = 40
+"""At most so often the price per byte is raised by a half until widths fit."""
 
-def allocate_held(table: Table, most: int, units: int) -> Allocation:
+
+def allocate_held(table: Table, most: int, units: int, *, prices: int = PRICES) -> Allocation:
     """The choice of least energy found with exactly `units` pruned, some sum of allowed counts, and at most `most` bytes.
 
     Raises UsageError where it finds none that fits.
     """
-    relaxation = Relaxation(table)
-    start = counted(table, table.energies, units)
-    over = _settled(relaxation, start, 0.0, units)
-    if table.bytes_of(over) <= most:
-        return _allocation(table, over, table.energy(over))
-    high = 1.0 + sum(float(np.ptp(entries)) for entries in (*table.energies, *table.losses) if len(entries))
-    fits = _settled(relaxation, start, high, units)
-    if table.bytes_of(fits) > most:
+    first = counted(table, table.energies, units)
+    wide = State(first, table.start.widths)
+    if table.bytes_of(wide) <= most:
+        return _allocation(table, wide, table.energy(wide))
+    relaxation, bound, best_price = Relaxation(table), table.energy(wide), 0.0
+    found: list[State] = []
+    low, high = _unit_prices(table)
+    for number in range(prices):
+        middle = (low + high) / 2 if number else 0.0
+        drawn = _priced(table, middle, most, found)
+        if drawn is None:
+            break
+        drawn_line, whole, value = drawn
+        bound, best_price = max(bound, (value + middle * units) if whole else -np.inf), drawn_line.price
+        for end in drawn_line.ends:
+            found += _brought(relaxation, end, drawn_line.price, most, units)
+        low, high = (middle, high) if _units_at(table, drawn_line, most) < units else (low, middle)
+    plain = greedy(table, most, first)
+    found += [] if plain is None else [plain]
+    found += _brought(relaxation, wide, steep(table), most, units)
+    if not found:
         raise UsageError(
-            f"a file of {most:,} bytes with {units} units pruned cannot be reached: the smallest found has "
-            f"{table.bytes_of(fits):,}",
+            f"a file of {most:,} bytes with {units} units pruned cannot be reached: no smaller one was found",
             "ask for a larger file or a higher --sparsity, or allow narrower widths with --bits",
         )
-    found, price = [fits], high
-    low = high * 1e-12
-    for _ in range(HALVINGS):
-        middle = float(np.sqrt(low * high))
-        state = _settled(relaxation, found[-1].levels, middle, units)
-        if table.bytes_of(state) <= most:
-            high = price = middle
-            found.append(state)
-        else:
-            low = middle
-        if high < 1.01 * low:
-            break
-    ranked = sorted(found, key=table.energy)[:STARTS]
-    ends = [improve(table, state, Limit(most, held=True), price) for state in ranked]
-    return _allocation(table, min(ends, key=table.energy), None)
+    unique = {(*state.levels.tolist(), *state.widths.tolist()): state for state in found}
+    ranked = sorted(unique.values(), key=table.energy)[:STARTS]
+    ends = [improve(table, state, Limit(most, held=True), best_price) for state in ranked]
+    best = min(ends, key=table.energy)
+    return _allocation(table, best, bound)
 
 
-def _allocation(table: Table, state: State, bound: float | None) -> Allocation:
-    return Allocation(state, table.energy(state), table.bytes_of(state), bound)
+def _allocation(table: Table, state: State, bound: float) -> Allocation:
+    return Allocation(state, table.energy(state), table.bytes_of(state), min(bound, table.energy(state)))
+
+
+def _unit_prices(table: Table) -> tuple[float, float]:
+    """Prices per unit between which the best one is: at the lower nothing is worth pruning, at the higher everything."""
+    rises = [np.diff(own) / np.diff(offer) for own, offer in zip(table.energies, table.offers, strict=True) if len(offer) > 1]
+    most = max((float(own.max()) for own in rises), default=0.0)
+    return -most, most
+
+
+def _priced(table: Table, price: float, most: int, known: Sequence[State]) -> tuple[Line, bool, float] | None:
+    """The line where every pruned unit earns `price`, whether its value is a bound, and that; None where nothing fits."""
+    paid = tuple(own - price * offer for own, offer in zip(table.energies, table.offers, strict=True))
+    try:
+        found, whole = whole_line(replace(table, energies=paid), most, [*known[-2:], table.start])
+    except UsageError:
+        return None
+    return found, whole, found.value
+
+
+def _units_at(table: Table, drawn: Line, most: int) -> float:
+    """Units that the line prunes at the limit, between those of its ends."""
+    counts = [float(table.counts(end.levels).sum()) for end in drawn.ends]
+    if drawn.over is None:
+        return counts[0]
+    share = (drawn.over.bytes - most) / (drawn.over.bytes - drawn.fits.bytes)
+    return counts[1] + share * (counts[0] - counts[1])
+
+
+def _brought(relaxation: Relaxation, state: State, price: float, most: int, units: int) -> list[State]:
+    """A choice near `state` with so many units that fits; none where even the narrowest widths do not."""
+    table = relaxation.table
+    near = state.levels.tolist()
+    levels = counted(table, [relaxation.alone(price, group, near) for group in range(len(table.offers))], units)
+    for _ in range(RAISES):
+        made = State(levels, relaxation.widths(price, levels))
+        if table.bytes_of(made) <= most:
+            return [made]
+        price *= 1.5
+    made = State(levels, relaxation.widths(steep(table), levels))
+    return [made] if table.bytes_of(made) <= most else []
 
 
 def counted(table: Table, energies: Sequence[NDArray[np.float64]], units: int) -> NDArray[np.int64]:
-    """(G,) places in the offers whose counts have that sum, of least energy."""
+    """(G,) places in the offers whose counts have the sum `units`, of least energy, by the energies of every place."""
     nothing, no_rows = np.zeros(0), np.zeros((0, 0), bool)
     profiles = []
     for offer, own in zip(table.offers, energies, strict=True):
@@ -81,18 +126,3 @@ def counted(table: Table, energies: Sequence[NDArray[np.float64]], units: int) -
         profiles.append(Profile(nothing, nothing, spread, no_rows))
     counts = allocate_count(profiles, units, [offer.tolist() for offer in table.offers])
     return np.array([int(np.searchsorted(offer, k)) for offer, k in zip(table.offers, counts.tolist(), strict=True)], np.int64)
-
-
-def _settled(relaxation: Relaxation, levels: NDArray[np.int64], price: float, units: int) -> State:
-    """The best choice at a price that counts made of counts come by, from `levels`."""
-    table = relaxation.table
-    best, value = None, np.inf
-    for _ in range(SWEEPS):
-        state = State(levels, relaxation.widths(price, levels))
-        found = table.energy(state) + price * table.bytes_of(state)
-        if not found < value:
-            break
-        best, value = state, found
-        levels = counted(table, [relaxation.alone(price, group, levels) for group in range(len(table.offers))], units)
-    assert best is not None  # the first is better than none
-    return best

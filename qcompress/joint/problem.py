@@ -1,11 +1,12 @@
 """Units and widths as one quadratic problem: every layer that has a choice brings a group whose units are steps of its width.
 
-The steps are a thermometer: with k of them pruned the layer has the k-th narrower width. Taken in order, each costs what it adds
-to the loss. A step ahead of its turn costs more than all steps together, where the losses alone would not keep the order.
+The steps are a thermometer: with k of them pruned the layer has the k-th narrower width. Taken in order, each costs what it
+adds to the loss. A step ahead of its turn costs more than all steps together, where the losses alone would not keep the order.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -53,7 +54,8 @@ def of_profiles(space: UnitSpace, profiles: Sequence[Profile]) -> Problem:
     """
     linear, couplings = np.zeros(len(space)), []
     for span, profile, size in zip(space.spans, profiles, space.sizes, strict=True):
-        order = np.array([int(np.flatnonzero(after & ~before)[0]) for before, after in _pairs(profile.rows)], np.intp)
+        steps = itertools.pairwise(profile.rows)
+        order = np.array([int(np.flatnonzero(after & ~before)[0]) for before, after in steps], np.intp)
         order = np.concatenate((order, np.setdiff1d(np.arange(size), order)))
         beyond = np.full(size - profile.most, profile.energies[-1])  # the floor keeps these; they have some energy
         own, pairs = thermometer(np.concatenate((profile.energies, beyond)))
@@ -77,7 +79,3 @@ def thermometer(energies: Floats) -> tuple[Floats, Floats]:
         places = np.arange(1, len(rises))
         couplings[places, places - 1] = couplings[places - 1, places] = -charge
     return linear, couplings
-
-
-def _pairs(rows: NDArray[np.bool_]) -> zip[tuple[NDArray[np.bool_], NDArray[np.bool_]]]:
-    return zip(rows[:-1], rows[1:], strict=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ __all__ = ["Offered", "Relaxation", "everything"]
 
 Floats = NDArray[np.float64]
 Scope = tuple[int, ...]
+Number = TypeVar("Number", np.float64, np.int64)
 Factor = tuple[Scope, Floats]
 Offered = tuple[tuple[NDArray[np.int64], ...], tuple[NDArray[np.int64], ...]]
 """Places, ascending: per group in its offer, per layer in its widths."""
@@ -100,7 +102,7 @@ class Relaxation:
             mine = [factor for factor in factors if group in factor[0]]
             factors = [factor for factor in factors if group not in factor[0]]
             rest = tuple(sorted({g for scope, _ in mine for g in scope} - {group}))
-            total = np.zeros(())
+            total: Floats = np.zeros(())
             for scope, values in mine:
                 total = total + _spread(values, scope, (*rest, group))
             steps.append((group, rest, np.asarray(total.argmin(-1), np.intp)))
@@ -182,7 +184,7 @@ class Relaxation:
         return math.prod(self._lengths[group] for group in scope)
 
 
-def _spread(values: NDArray[np.generic], scope: Scope, over: Scope) -> NDArray[np.generic]:
+def _spread(values: NDArray[Number], scope: Scope, over: Scope) -> NDArray[Number]:
     """`values` over the groups `scope`, as an array that broadcasts over the groups `over`, which hold all of them."""
     order = sorted(range(len(scope)), key=lambda axis: over.index(scope[axis]))
     lengths: Mapping[int, int] = dict(zip(scope, values.shape, strict=True))

@@ -101,17 +101,16 @@ class Sizes:
 
     def totals(self, counts: ArrayLike, widths: ArrayLike) -> _Ints:
         """(K,) bytes of the file for counts (K, G) and widths (K, layers)."""
-        return self.layer_totals(counts, widths).sum(-1) + round(self.facts.fixed)
+        return np.asarray(self.layer_totals(counts, widths).sum(-1) + round(self.facts.fixed))
 
     def layer_totals(self, counts: ArrayLike, widths: ArrayLike) -> _Ints:
         """(K, layers) bytes of every layer for counts (K, G) and widths (K, layers)."""
         rows = np.asarray(counts, np.int64)
         table, places = self._numbers, np.asarray(widths, np.intp)
         inputs, outputs = table.inputs - rows @ table.less_in, table.outputs - rows @ table.less_out
-        weights = (
-            table.kernel * np.where(table.scaled, outputs, 1) * np.where(table.dense, inputs // table.divisions, table.seen)
-        )
-        beside = np.ceil(outputs * table.per_output[np.arange(len(self.layers)), places] + _at(table.beside, places))
+        seen = np.where(table.dense, inputs // table.divisions, table.seen)
+        weights = table.kernel * np.where(table.scaled, outputs, 1) * seen
+        beside = np.ceil(outputs * _at(table.per_output, places) + _at(table.beside, places))
         return np.asarray(-(-weights * _BITS[places] // 8) + 4 * table.bias * outputs + beside.astype(np.int64))
 
     def of_layer(self, place: int, inputs: ArrayLike, outputs: ArrayLike, width: int) -> _Ints:
@@ -124,7 +123,7 @@ class Sizes:
         return np.asarray(-(-weights * _BITS[width] // 8) + 4 * table.bias[place] * outs + beside)
 
     def owners(self, place: int) -> tuple[tuple[tuple[int, int], ...], tuple[tuple[int, int], ...]]:
-        """((group, channels per unit), ...) at the inputs and at the outputs of the layer, as far as its bytes depend on them."""
+        """((group, channels per unit), ...) at the inputs and at the outputs of a layer, as far as its bytes depend on them."""
         table = self._numbers
         ins = table.less_in[:, place] if table.dense[place] else np.zeros(len(table.less_in), np.int64)
         outs = table.less_out[:, place]
@@ -170,28 +169,22 @@ class _Numbers:
             for member in group.members:
                 if member.layer in places and member.channels:
                     less[member.side][g, places[member.layer]] += len(member.channels[0])
-        wide = [layer.kind in QUANTISABLE for layer in layers]
-        beside = [
-            [facts.per_layer.get(width, 0.0) * quantisable + facts.own.get((layer.name, width), 0.0) for width in WIDTHS]
-            for layer, quantisable in zip(layers, wide, strict=True)
-        ]
+        wide = np.array([[layer.kind in QUANTISABLE] for layer in layers], bool).reshape(-1, 1)
+        own = [[facts.own.get((layer.name, width), 0.0) for width in WIDTHS] for layer in layers]
         return cls(
             inputs=ints([layer.inputs for layer in layers]),
             outputs=ints([layer.outputs for layer in layers]),
-            kernel=ints([layer.kernel + (2 if layer.kind == "batchnorm" else 0) for layer in layers]),  # its statistics
+            kernel=ints([layer.kernel + (2 if layer.kind == "batchnorm" else 0) for layer in layers]),  # and its statistics
             divisions=ints([layer.divisions for layer in layers]),
             seen=ints([layer.inputs // layer.divisions if layer.kind == "depthwise" else 1 for layer in layers]),
-            bias=ints(
-                [quantisable and (layer.bias or layer.name in biased) for layer, quantisable in zip(layers, wide, strict=True)]
-            ),
+            bias=ints([layer.kind in QUANTISABLE and (layer.bias or layer.name in biased) for layer in layers]),
             scaled=np.array([layer.kind != "other" for layer in layers], bool),
             dense=np.array([layer.kind not in _FREE_OF_INPUTS for layer in layers], bool),
             less_in=less["in"],
             less_out=less["out"],
-            per_output=np.array([[facts.per_output.get(width, 0.0) * q for width in WIDTHS] for q in wide]).reshape(
-                -1, len(WIDTHS)
-            ),
-            beside=np.array(beside, np.float64).reshape(-1, len(WIDTHS)),
+            per_output=wide * np.array([facts.per_output.get(width, 0.0) for width in WIDTHS]),
+            beside=wide * np.array([facts.per_layer.get(width, 0.0) for width in WIDTHS])
+            + np.array(own, np.float64).reshape(-1, len(WIDTHS)),
         )
 
 

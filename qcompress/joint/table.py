@@ -29,8 +29,8 @@ class State(NamedTuple):
 class Table:
     """The choices of a network.
 
-    offers  per group the numbers of pruned units that are allowed, ascending from 0; energies  what each of them loses
-    widths  per layer of `sizes.layers` the places in `WIDTHS` that it may take, the widest first; losses  what each of them loses
+    offers  per group the numbers of pruned units that are allowed, ascending from 0;  energies  what each loses
+    widths  per layer of `sizes.layers` the places in `WIDTHS` that it may take, the widest first;  losses  what each loses
     """
 
     sizes: Sizes

@@ -2,13 +2,14 @@
 
 A layer is narrowed as long as the loss per byte saved is in proportion. The measure is what pruning paid for its last bytes, or
 `PROPORTION` times what the whole network pays on average for int8 (for the next width, where that is not allowed): the larger.
-So `--bits 8` is int8 everywhere; with wider widths besides, the layers that int8 harms out of proportion keep more bits, such as
-a first or last layer; and int4 is taken where it is as cheap as that.
+So `--bits 8` is int8 everywhere; with wider widths besides, the layers that int8 harms out of proportion keep more bits, as a
+first or last layer may; and int4 is taken where it is as cheap as that.
 """
 
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from qcompress.joint.table import State, Table
 from qcompress.widths import WIDTHS
@@ -32,7 +33,7 @@ def traded(table: Table, state: State, price: float) -> State:
     return best
 
 
-def _bytes(table: Table, state: State, layer: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def _bytes(table: Table, state: State, layer: int) -> NDArray[np.int64]:
     """(widths,) of a layer at each of its widths."""
     widths = np.tile(state.widths, (len(table.widths[layer]), 1))
     widths[:, layer] = np.arange(len(widths))

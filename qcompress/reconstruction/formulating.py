@@ -20,6 +20,7 @@ from qcompress.alignment import Alignment
 from qcompress.budgets import Budget
 from qcompress.data.images import CalibrationCrops
 from qcompress.groups import Groups
+from qcompress.joint.choice import Solve, Solved
 from qcompress.metrics import Metric
 from qcompress.problem import Problem
 from qcompress.progress import Advance
@@ -35,12 +36,10 @@ from qcompress.search_profiles import Profile
 from qcompress.selection import Selection
 from qcompress.solvers.profile import Profiles
 
-__all__ = ["Eliminated", "Formulated", "Solve", "eliminated", "expanded", "formulate"]
+__all__ = ["Eliminated", "Formulated", "eliminated", "expanded", "formulate"]
 
 _DOUBLINGS = 16
 _ROUNDING = 1e-9  # of the loss: differences below are none
-Solve = Callable[[Problem], tuple[Selection, float]]
-"""What a problem would choose, and by how much that loses more than the start for reasons that are not in the problem."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,25 +109,27 @@ def formulate(known: Eliminated, target: Budget, alignment: Alignment, seed: int
     """
     counts = allocate(known.profiles, target, alignment)
     rows = [profile.rows[k] for profile, k in zip(known.profiles, counts.tolist(), strict=True)]
-    start = np.concatenate([np.zeros(0, bool), *rows])
 
-    def solve(problem: Problem) -> tuple[Selection, float]:
-        return to_capacity(problem, target, Profiles(), seed, align=alignment, certified=False).selection, 0.0
+    def solve(problem: Problem) -> Solved:
+        return Solved(to_capacity(problem, target, Profiles(), seed, align=alignment, certified=False).selection)
 
-    return expanded(known, start, solve)
+    return expanded(known, np.concatenate([np.zeros(0, bool), *rows]), solve)
 
 
 def expanded(known: Eliminated, start: NDArray[np.bool_], solve: Solve) -> Formulated:
-    """The problem near the units `start` (n,), its price such that what `solve` makes of it is not worse than they are."""
+    """The problem near `start` (n,), units as the profiles have them, whatever is chosen besides them.
+
+    `solve` chooses in a problem as the search will. The price is such that what it chooses loses no more than the start.
+    """
     space = known.groups.space
-    counts = space.counts(start)
-    scale = np.array([_factor(*item) for item in zip(known.profiles, known.predicted, counts.tolist(), strict=True)])
+    counts = space.counts(start).tolist()
+    scale = np.array([_factor(*item) for item in zip(known.profiles, known.predicted, counts, strict=True)])
     model = Reconstruction(space, known.parts)
     base = max(model.loss(start), 0.0)
     local = model.expansion(scale)
 
-    def worse(x: NDArray[np.bool_], besides: float) -> bool:
-        return _change(model, start, base, x, scale) + besides > _ROUNDING * base
+    def worse(found: Solved) -> bool:
+        return _change(model, start, base, found.selection.x, scale) + found.besides > _ROUNDING * base
 
     price = _price(local, start, solve, worse, base / max(int(start.sum()), 1) / 8)
     return Formulated(_priced(local, start, price), Selection.of(space, start), price)
@@ -166,14 +167,12 @@ def _priced(local: Problem, start: NDArray[np.bool_], price: float) -> Problem:
     return Problem(local.space, local.linear + price * np.where(start, -1.0, 1.0), local.couplings)
 
 
-def _price(
-    local: Problem, start: NDArray[np.bool_], solve: Solve, worse: Callable[[NDArray[np.bool_], float], bool], first: float
-) -> float:
+def _price(local: Problem, start: NDArray[np.bool_], solve: Solve, worse: Callable[[Solved], bool], first: float) -> float:
     """The smallest price tried at which the solution is not worse than the start; if need be one at which it is the start."""
     price = first
     for _ in range(_DOUBLINGS if first > 0 else 1):
-        found, besides = solve(_priced(local, start, price))
-        if (np.array_equal(found.x, start) and besides <= 0) or not worse(found.x, besides):
+        found = solve(_priced(local, start, price))
+        if np.array_equal(found.selection.x, start) or not worse(found):
             return price
         price *= 2
     pulls = np.concatenate([np.zeros(0), *(np.abs(c).sum(1) for c in local.couplings)])
