@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from qcompress.errors import ExportError
 from qcompress.exporters import external_data, lowering, modules
-from qcompress.exporters.base import Artifact
-from qcompress.exporters.runtime import STRIDE_KEY, first_line, open_bytes
+from qcompress.exporters.base import Artifact, first_line
+from qcompress.exporters.runtime import STRIDE_KEY, open_bytes
 from qcompress.files import write_bytes
 
 __all__ = ["original", "rewrite"]

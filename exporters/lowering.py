@@ -8,7 +8,7 @@ import onnx
 from onnx import inliner, numpy_helper, version_converter
 
 from qcompress.errors import ArchitectureError
-from qcompress.exporters.runtime import first_line
+from qcompress.exporters.base import first_line
 
 __all__ = ["lowered"]
 

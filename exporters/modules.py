@@ -16,7 +16,8 @@ from torch import nn
 from qcompress import seeds
 from qcompress.errors import ArchitectureError, InputError
 from qcompress.exporters import external_data, lowering
-from qcompress.exporters.runtime import Network, first_line, open_onnx
+from qcompress.exporters.base import first_line
+from qcompress.exporters.runtime import Network, open_onnx
 
 __all__ = ["INSTALL", "is_onnx", "named", "to_module"]
 

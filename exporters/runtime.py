@@ -14,8 +14,21 @@ from numpy.typing import NDArray
 
 from qcompress.errors import InputError
 from qcompress.exporters import external_data
+from qcompress.exporters.base import first_line, shape_text
 
-__all__ = ["STRIDE_KEY", "STRIDES", "Network", "find_stride", "first_line", "open_bytes", "open_onnx", "open_session"]
+__all__ = [
+    "STRIDE_KEY",
+    "STRIDES",
+    "Network",
+    "find_stride",
+    "first_line",
+    "import_onnxruntime",
+    "open_bytes",
+    "open_onnx",
+    "open_ort",
+    "open_session",
+    "shape_text",
+]
 
 Array = NDArray[np.float32]
 STRIDES = (1, 2, 4, 8, 16, 32, 64)
@@ -56,7 +69,7 @@ class Network:
         Raises InputError as a call does.
         """
         output = self(images)  # refuses a wrong shape, and says how large the output is
-        place = _import_onnxruntime().OrtValue.ortvalue_from_numpy
+        place = import_onnxruntime().OrtValue.ortvalue_from_numpy
         binding = self.session.io_binding()
         binding.bind_ortvalue_input(self.input_name, place(np.ascontiguousarray(images, np.float32)))
         binding.bind_ortvalue_output(self.output_name, place(output))
@@ -67,15 +80,29 @@ class Network:
         return run
 
 
-def open_onnx(path: Path, threads: int = 1, *, literal: bool = False) -> Network:
+def open_onnx(path: Path, threads: int = 1, *, exact: bool = False, literal: bool = False) -> Network:
     """Opens an ONNX file on the CPU, if it needs nothing outside its folder: see `external_data.check`.
 
     With `literal` the graph is run as it is written, every QuantizeLinear and DequantizeLinear by itself, in float32: slow.
-    Raises InputError where it is missing, damaged, hostile, or not an image network.
+    onnxruntime is `exact` anyway. Raises InputError where the file is missing, damaged, hostile, or not an image network.
     """
+    del exact
     data, external = external_data.read(path)  # what was checked is what is opened, unless other files belong to it
     source = str(path) if external else data
     return _checked(_session(source, path.name, threads, len(data), literal), path.name)
+
+
+def open_ort(path: Path, threads: int = 1, *, exact: bool = False) -> Network:
+    """Opens a file in onnxruntime's own format, which it checks itself: as safe as onnxruntime's reader is.
+
+    Raises InputError as `open_onnx`.
+    """
+    del exact
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}", "name an .ort file") from error
+    return _checked(_session(data, path.name, threads, len(data), False, "ORT"), path.name)
 
 
 def open_bytes(data: bytes, name: str, threads: int = 1) -> Network:
@@ -98,19 +125,7 @@ def find_stride(accepts: Callable[[int, int], bool], height: int, width: int) ->
     return next((stride for stride in STRIDES if accepts(height + stride, width + stride)), None)
 
 
-def first_line(error: BaseException) -> str:
-    """The first line of an error's text, of bounded length."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = lines[0] if lines else type(error).__name__
-    return text if len(text) <= 200 else text[:199] + "…"
-
-
-def shape_text(shape: tuple[int | None, ...]) -> str:
-    """A shape for people: `(any, 3, any, any)`."""
-    return "(" + ", ".join("any" if size is None else str(size) for size in shape) + ")"
-
-
-def _import_onnxruntime() -> Any:
+def import_onnxruntime() -> Any:
     """The module, with its telemetry off: the Linux wheel writes below ~/.cache otherwise."""
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime  # type: ignore[import-untyped, unused-ignore]
@@ -118,12 +133,13 @@ def _import_onnxruntime() -> Any:
     return onnxruntime
 
 
-def _session(source: str | bytes, name: str, threads: int, size_bytes: int, literal: bool) -> Any:
-    runtime = _import_onnxruntime()
+def _session(source: str | bytes, name: str, threads: int, size_bytes: int, literal: bool, format: str = "ONNX") -> Any:
+    runtime = import_onnxruntime()
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = _SILENT
+    options.add_session_config_entry("session.load_model_format", format)
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if literal:
         options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -132,7 +148,7 @@ def _session(source: str | bytes, name: str, threads: int, size_bytes: int, lite
     try:
         return runtime.InferenceSession(source, options, providers=["CPUExecutionProvider"], enable_fallback=0)
     except Exception as error:  # as above
-        raise InputError(f"{name}: not a readable ONNX file: {first_line(error)}", "is the file complete?") from error
+        raise InputError(f"{name}: not a readable {format} file: {first_line(error)}", "is the file complete?") from error
 
 
 def _checked(session: Any, name: str) -> Network:

@@ -53,13 +53,14 @@ from qcompress.reports import (
     to_json,
 )
 from qcompress.selection import Selection
-from qcompress.settings import Limits, Settings
+from qcompress.settings import CompressOptions, Limits, SearchOptions, Settings
 from qcompress.verify import Quality, Verification
+from qcompress.widths import BITS
 
 if TYPE_CHECKING:
     from qcompress.pipeline import Choice, Job
 
-__all__ = ["assemble", "gated", "onnx_metadata", "versions", "write"]
+__all__ = ["assemble", "compress_command", "gated", "onnx_metadata", "versions", "write"]
 
 _STATUS: dict[Outcome, Status] = {"passed": "ok", "failed": "threshold-missed", "undecided": "undecided"}
 _VERSIONS_OF = ("torch", "torch-pruning", "onnx", "onnxruntime", "dimod", "dwave-samplers", "teneva", "numpy")
@@ -71,13 +72,13 @@ def versions() -> dict[str, str]:
     return {"qcompress": __version__, "python": platform.python_version(), **found}
 
 
-def onnx_metadata(checkpoint: Checkpoint, plan: Plan) -> dict[str, str]:
-    """What the ONNX file says of its origin."""
+def onnx_metadata(checkpoint: Checkpoint, plan: Plan | None) -> dict[str, str]:
+    """What the ONNX file says of its origin; without a plan, blanks of the same length."""
     return {
         "producer": f"qcompress {__version__}",
         "architecture": checkpoint.architecture,
         "checkpoint_sha256": checkpoint.sha256,
-        "plan_sha256": plan.sha256,
+        "plan_sha256": plan.sha256 if plan else " " * 64,
         "stride": str(checkpoint.stride),
     }
 
@@ -151,12 +152,40 @@ def write(report: Report, folder: Path) -> None:
 
 
 def command(checkpoint: Checkpoint, settings: Settings) -> str:
-    """The command line of a run, without the options that are at their defaults."""
-    default, search, data = Settings(), settings.search, settings.data
+    """The command line of a run of `prune`, without the options that are at their defaults."""
+    search = settings.search
     words = ["qcompress", "prune", _given(checkpoint), *targets.words(settings.target, settings.sparsity, settings.budget)]
+    if name_of(search.objective) != name_of(SearchOptions().objective):
+        words += ["--objective", name_of(search.objective)]
+    if (search.relinearise or 1) != 1:
+        words += ["--relinearise", str(search.relinearise)]
+    usual_objective = OBJECTIVES[name_of(search.objective)]() if name_of(search.objective) in OBJECTIVES else None
+    for name, coefficient in _coefficients(search.objective).items():
+        if coefficient != getattr(usual_objective, name, None):
+            words += ["--coefficient", f"{name}={coefficient:g}"]
+    return shlex.join([*words, *_common_words(settings)])
+
+
+def compress_command(checkpoint: Checkpoint, settings: Settings) -> str:
+    """The same of `compress`."""
+    options, default = settings.compress, CompressOptions()
+    words = ["qcompress", "compress", _given(checkpoint)]
+    if options.target_size is not None:
+        words += ["--target-size", str(options.target_size)]
+    words += ["--sparsity", f"{options.sparsity:g}"] if options.sparsity is not None else []
+    words += ["--bits", ",".join(str(BITS[name]) for name in options.bits)] if options.bits != default.bits else []
+    words += ["--objective", options.objective] if options.objective != default.objective else []
+    for name, coefficient in options.coefficients.items():
+        words += ["--coefficient", f"{name}={coefficient:g}"]
+    words += ["--calibration", options.calibration] if options.calibration != default.calibration else []
+    return shlex.join([*words, *_common_words(settings)])
+
+
+def _common_words(settings: Settings) -> list[str]:
+    """What both commands take, as far as it is not at its default."""
+    default, search, data = Settings(), settings.search, settings.data
+    words: list[str] = []
     values = {
-        "--objective": (name_of(search.objective), name_of(default.search.objective)),
-        "--relinearise": (search.relinearise or 1, 1),
         "--backend": (search.backend, default.search.backend),
         "--data": (data.source, None),
         "--noise": (data.noise, None),
@@ -184,10 +213,6 @@ def command(checkpoint: Checkpoint, settings: Settings) -> str:
     for option, (value, usual) in values.items():
         if value != usual:
             words += [option, str(value)]
-    usual_objective = OBJECTIVES[name_of(search.objective)]() if name_of(search.objective) in OBJECTIVES else None
-    for name, coefficient in _coefficients(search.objective).items():
-        if coefficient != getattr(usual_objective, name, None):
-            words += ["--coefficient", f"{name}={coefficient:g}"]
     words += ["--selection", str(search.selection)] if search.selection else []
     for key, chosen in search.backend_options.items():
         words += ["--backend-option", f"{key}={chosen}"]
@@ -200,7 +225,7 @@ def command(checkpoint: Checkpoint, settings: Settings) -> str:
     words += ["--plots"] * settings.plots
     for pattern in search.ignore:
         words += ["--ignore", pattern]
-    return shlex.join(words)
+    return words
 
 
 def _listed(values: tuple[float, ...] | None) -> str | None:

@@ -18,6 +18,10 @@ class Size:
     bytes: int | None = None
     share: float | None = None
 
+    def __str__(self) -> str:
+        """As `parse_size` takes it."""
+        return str(self.bytes) if self.bytes is not None else f"{self.share:.9g}"
+
     def of(self, whole: int) -> int:
         """In bytes, where the whole has `whole`; rounded down.
 

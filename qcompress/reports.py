@@ -375,8 +375,8 @@ class CompressionFacts(_Facts):
 
     `target` is what was asked for (None: no size was), `simulation_db` how far integer arithmetic in onnxruntime is from the
     same file computed literally, `calibration` how the ranges of activations were found. `pruning_loss` and `width_loss` are
-    the two parts of the energy that was minimised, `greedy_loss` what the greedy choice of the same size costs by it. `int8`
-    says what this machine's processor has for integers.
+    the two parts of the energy that was minimised, `greedy_loss` what the greedy choice of the same size costs by it, `lower_bound`
+    what no choice from the same losses undercuts. `int8` says what this machine's processor has for integers.
     """
 
     target: int | None = None
@@ -389,6 +389,7 @@ class CompressionFacts(_Facts):
     pruning_loss: Number = None
     width_loss: Number = None
     greedy_loss: Number = None
+    lower_bound: Number = None
     int8: Text
 
 

@@ -214,22 +214,29 @@ class FinetuneOptions:
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """How the ONNX file is written: its opset, and whether batch, height and width may vary where the network allows it."""
+    """How a file is written: the ONNX opset, whether batch, height and width may vary where the network allows it.
+
+    `weights` is the type that they are stored in, float32 or float16. `pad`: any size works, by padding inside the graph.
+    """
 
     opset: int = 18
     dynamic: bool = True
+    weights: Literal["float32", "float16"] = "float32"
+    pad: bool = False
 
 
 @dataclass(frozen=True)
 class VerifyOptions:
-    """How latency is measured: threads of onnxruntime, input side in pixels, seconds at most.
+    """How a file is run and timed: threads, input side in pixels, seconds at most, and one of RUNTIMES.
 
-    Without a size it is 256, for a classifier that of its images; with one, images with a class are resized to it.
+    Without a size it is 256, for a classifier that of its images; with one, images with a class are resized to it. Without a
+    runtime it is the first that opens files of that ending.
     """
 
     threads: int = 1
     size: int | None = None
     max_seconds: float = 20.0
+    runtime: str | None = None
 
 
 @dataclass(frozen=True)
