@@ -5,8 +5,8 @@ through one at a time and tensors are fetched in portions, so memory grows with 
 and the ranges do not depend on how the crops are divided.
 
 onnxruntime's own calibrators are not used: its entropy method looks at one candidate only unless later crops have larger
-values than earlier ones, its percentiles are symmetric about zero, which leaves what follows a Relu half of the levels, and both
-keep every tensor of all crops they are given (onnxruntime 1.31, `onnxruntime.quantization.calibrate`).
+values than earlier ones, its percentiles are symmetric about zero, which leaves what follows a Relu half of the levels, and
+both keep every tensor of all crops they are given (onnxruntime 1.31, `onnxruntime.quantization.calibrate`).
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def measure_ranges(
 ) -> dict[str, dict[str, Range]]:
     """By method of METHODS, and by tensor of `tensors`: the least and the largest value, of those that it holds on to.
 
-    `model` has one input and one output in float32, `crops` (N, C, H, W) fit it. Every range holds zero. Raises UsageError for an
-    unknown method, DataError where the network does not run on the crops or a tensor has values that are no numbers.
+    `model` has one input and one output in float32, `crops` (N, C, H, W) fit it. Every range holds zero. Raises UsageError for
+    an unknown method, DataError where the network does not run on the crops or a tensor has values that are no numbers.
     """
     for method in methods:
         if method not in METHODS:
@@ -59,13 +59,12 @@ def _ends(model: onnx.ModelProto, tensors: Sequence[str], crops: Array) -> tuple
     kinds = {"ReduceMin": TensorProto.FLOAT, "ReduceMax": TensorProto.FLOAT, "Size": TensorProto.INT64}
     for number, name in enumerate(tensors):
         for kind, written in kinds.items():
-            flags = {} if kind == "Size" else {"keepdims": 0}
-            watched.graph.node.append(helper.make_node(kind, [name], [f"{kind}/{number}"], **flags))
-            watched.graph.output.append(helper.make_tensor_value_info(f"{kind}/{number}", written, []))
+            watched.graph.node.append(helper.make_node(kind, [name], [f"{kind}/{number}"]))
+            watched.graph.output.append(helper.make_tensor_value_info(f"{kind}/{number}", written, None))
     low, high, size = np.zeros(len(tensors)), np.zeros(len(tensors)), np.zeros(len(tensors), np.int64)
     wanted = [f"{kind}/{number}" for kind in kinds for number in range(len(tensors))]
     for found in _runs(watched, wanted, crops):
-        values = np.array(found, np.float64).reshape(len(kinds), len(tensors))
+        values = np.array([np.ravel(value) for value in found], np.float64).reshape(len(kinds), len(tensors))
         low, high = np.minimum(low, values[0]), np.maximum(high, values[1])  # which hand NaN on
         size = np.maximum(size, values[2].astype(np.int64))
     for number, name in enumerate(tensors):
@@ -88,17 +87,24 @@ def _counts(
     inner = [name for name in ends if name not in known and name != source]
     watched.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in inner)
     counts = {name: np.zeros(_BINS, np.int64) for name in ends}
-
-    def count(name: str, values: Array) -> None:
-        counts[name] += np.histogram(values[values != 0], _BINS, ends[name])[0] if ends[name] != (0.0, 0.0) else 0
-
     for portion in _portions([name for name in ends if name != source], sizes):
         for found in _runs(watched, portion, crops):
             for name, values in zip(portion, found, strict=True):
-                count(name, values)
+                counts[name] += _histogram(values, *ends[name])
     if source in ends:
         for crop in crops:
-            count(source, crop)
+            counts[source] += _histogram(crop, *ends[source])
+    return counts
+
+
+def _histogram(values: Array, low: float, high: float) -> NDArray[np.int64]:
+    """(bins,): how many of `values`, in low..high, lie in each of as many equal parts, zeros apart."""
+    if low == high:
+        return np.zeros(_BINS, np.int64)
+    step = np.float32(_BINS / (high - low))
+    bins = ((values.ravel() - np.float32(low)) * step).astype(np.int32)
+    counts = np.bincount(bins.clip(0, _BINS - 1), minlength=_BINS)
+    counts[min(int(np.float32(-low) * step), _BINS - 1)] -= np.count_nonzero(values == 0)
     return counts
 
 

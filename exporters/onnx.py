@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
+from onnx import numpy_helper
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -141,6 +142,7 @@ def _convert(
     _check_opset(proto, opset)
     _check_axes(proto, axes)
     _strip(proto)
+    _name_transposed(proto, network)
     if weights == "float16":
         store_float16(proto)
     onnx.helper.set_model_props(proto, dict(metadata))
@@ -227,6 +229,23 @@ def _strip(message: Any) -> None:
         elif field.message_type is not None:
             for item in [value] if hasattr(value, "ListFields") else value:
                 _strip(item)
+
+
+def _name_transposed(proto: onnx.ModelProto, network: nn.Module) -> None:
+    """Call the weight of a linear layer that was written transposed after its layer, as all others are."""
+    weights = {tensor.name: tensor for tensor in proto.graph.initializer}
+    products = [node for node in proto.graph.node if node.op_type == "MatMul" and node.input[1] in weights]
+    unnamed = {node.input[1]: numpy_helper.to_array(weights[node.input[1]]) for node in products}
+    for name, module in network.named_modules():
+        if not isinstance(module, nn.Linear) or f"{name}.weight" in weights:
+            continue
+        transposed = module.weight.detach().numpy().T
+        found = [old for old, value in unnamed.items() if np.array_equal(value, transposed)]
+        if len(found) == 1:
+            weights[found[0]].name = f"{name}.weight"
+            del unnamed[found[0]]
+            for node in products:
+                node.input[1] = f"{name}.weight" if node.input[1] == found[0] else node.input[1]
 
 
 def _compare(network: nn.Module, data: bytes, shapes: Iterable[tuple[int, ...]], weights: Weights) -> Parity:

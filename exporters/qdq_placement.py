@@ -15,18 +15,17 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from qcompress.exporters.qdq_layers import attribute
+__all__ = ["ENDS", "SAME", "Graph", "Placement", "place"]
 
-__all__ = ["Graph", "Placement", "place"]
-
-_SAME = ("MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Split")
+SAME = ("MaxPool", "Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Split")
 """Operations that move or pick numbers: what they return is quantised as what they get."""
 
 _MIXING = ("Add", "Mul", "Concat")
 """Operations on several tensors, each quantised in its own way."""
 
 _OTHER = ("AveragePool", "GlobalAveragePool", "LeakyRelu", "Sigmoid")
-_ENDS = ("Relu", "Clip")  # a layer takes these in: its output saturates where they would cut
+ENDS = ("Relu", "Clip")
+"""Operations that a layer takes in: what it writes saturates where they would cut."""
 
 
 @dataclass(eq=False)
@@ -59,7 +58,7 @@ class Graph:
         readers = self.readers.get(outputs[0], [])
         if len(outputs) != 1 or outputs[0] in self.outputs or len(readers) != 1:
             return None
-        return readers[0] if self.graph.node[readers[0]].op_type in _ENDS else None
+        return readers[0] if self.graph.node[readers[0]].op_type in ENDS else None
 
     def bounds(self, place: int) -> tuple[float, float]:
         """What a Relu or Clip cuts at; NaN where that is not known."""
@@ -108,9 +107,9 @@ def place(graph: Graph, layers: Collection[int]) -> Placement:
         if number is None:
             continue
         node = graph.graph.node[number]
-        if number in integer and node.op_type in _SAME:
+        if number in integer and node.op_type in SAME:
             grid_of[name] = grid_of[node.input[0]]
-        if node.op_type in _ENDS:
+        if node.op_type in ENDS:
             low, high = graph.bounds(number)
             ceilings |= {name: high} if np.isfinite(high) else {}
             if low >= 0:
@@ -118,7 +117,7 @@ def place(graph: Graph, layers: Collection[int]) -> Placement:
             if node.op_type == "Relu" and name in wanted and _ended(graph, number, integer):
                 dropped.add(number)
         elif node.op_type == "Sigmoid" or (
-            node.op_type in (*_SAME, *_MIXING, *_OTHER) and all(tensor in unsigned for tensor in graph.data(number))
+            node.op_type in (*SAME, *_MIXING, *_OTHER) and all(tensor in unsigned for tensor in graph.data(number))
         ):
             unsigned.add(name)
     tensors = tuple(name for name in order if name in wanted)
@@ -139,7 +138,7 @@ def _integer(graph: Graph, layers: Collection[int]) -> set[int]:
     carriers = {
         number
         for number, node in enumerate(nodes)
-        if node.op_type in (*_SAME, *_MIXING, *_OTHER)
+        if node.op_type in (*SAME, *_MIXING, *_OTHER)
         and node.domain in ("", "ai.onnx")
         and not any(name in graph.constants for name in graph.data(number))
     }
@@ -165,10 +164,10 @@ def _written_by(graph: Graph, name: str, integer: set[int]) -> bool:
 def _ended(graph: Graph, number: int, integer: Collection[int]) -> bool:
     """Whether `number` is the Relu or Clip at the end of an integer node."""
     node = graph.graph.node[number]
-    if node.op_type not in _ENDS:
+    if node.op_type not in ENDS:
         return False
     before = graph.writer.get(node.input[0])
-    if before is None or before not in integer or graph.graph.node[before].op_type in _SAME:
+    if before is None or before not in integer or graph.graph.node[before].op_type in SAME:
         return False
     return graph.end(before) == number and not np.isnan(graph.bounds(number)).any()
 

@@ -1,8 +1,9 @@
 """The graph with narrow weights and quantised tensors, written as QuantizeLinear and DequantizeLinear (QDQ).
 
-The zero points of weights, which are zero, are left out, and the scale of a bias is computed from the two scales that it is the product of, which
-onnxruntime does once, when it opens the file. Weights that are only stored narrow are widened by Cast and Mul for the same
-reason: behind DequantizeLinear onnxruntime would widen them in every run, and would not lay them out for its fast kernels.
+The zero points of weights, which are zero, are left out, and the scale of a bias is computed from the two scales that it is the
+product of, which onnxruntime does once, when it opens the file. Weights that are only stored narrow are widened by Cast and Mul
+for the same reason: behind DequantizeLinear onnxruntime would widen them in every run, and would not lay them out for its fast
+kernels.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from qcompress.errors import ExportError
 from qcompress.exporters.qdq_layers import Layer
-from qcompress.exporters.qdq_placement import Graph, Placement
+from qcompress.exporters.qdq_placement import ENDS, SAME, Graph, Placement
 from qcompress.exporters.qdq_weights import Grid
 
 __all__ = ["Narrow", "Ranges", "origin", "part_of", "write_nodes"]
@@ -99,9 +100,11 @@ class _Writer:
     floats: dict[str, str] = field(default_factory=dict)
     scales: dict[str, NDArray[np.float32]] = field(default_factory=dict)
 
-    def add(self, kind: str, inputs: list[str], output: str, **attributes: int) -> str:
+    def add(self, kind: str, inputs: list[str], output: str, **attributes: int | None) -> str:
         """Write a node; the name of its output."""
-        self.nodes.append(helper.make_node(kind, inputs, [output], **attributes))
+        node = helper.make_node(kind, inputs, [output])
+        node.attribute.extend(helper.make_attribute(name, value) for name, value in attributes.items() if value is not None)
+        self.nodes.append(node)
         return output
 
     def keep(self, value: Any, kind: type[np.generic], name: str) -> str:
@@ -132,16 +135,19 @@ class _Writer:
     def _would_be_rounded(self, name: str) -> bool:
         """Whether onnxruntime would round the weights of the layer that writes `name` to one grid of 8 bits.
 
-        It does that to a float layer between DequantizeLinear and QuantizeLinear (its WeightBiasQuantization, since 1.21).
-        Max of one tensor is that tensor, and nothing that it looks through.
+        It does that to a float layer between DequantizeLinear and QuantizeLinear (its WeightBiasQuantization, since 1.21), and
+        what only moves or picks numbers may stand between. Max of one tensor is that tensor, and ends what it looks through.
         """
-        number = self.graph.writer.get(name)
-        while number is not None and self.graph.graph.node[number].op_type in ("Relu", "Clip"):
-            number = self.graph.writer.get(self.graph.graph.node[number].input[0])
-        if number is None or number in self.placement.integer:
+        nodes, writer = self.graph.graph.node, self.graph.writer
+        number = writer.get(name)
+        while number is not None and nodes[number].op_type in ENDS:
+            number = writer.get(nodes[number].input[0])
+        if number is None or number in self.placement.integer or nodes[number].op_type not in _ROUNDED_BY_RUNTIME:
             return False
-        node = self.graph.graph.node[number]
-        return node.op_type in _ROUNDED_BY_RUNTIME and node.input[0] in self.placement.inside
+        source = nodes[number].input[0]
+        while source not in self.placement.inside and source in writer and nodes[writer[source]].op_type in SAME:
+            source = nodes[writer[source]].input[0]
+        return source in self.placement.inside
 
     def write_node(self, number: int, narrow: Mapping[str, Narrow]) -> None:
         """Write a node of the old graph, and the quantisation of what it writes."""
@@ -177,11 +183,12 @@ class _Writer:
             self.add("Cast", [name], wide, to=TensorProto.FLOAT)
         elif narrow.integer:
             self.scales[name] = self._fitting(layer, weight)
-            self.keep(weight.integers, np.int8, name)
+            self.constants.append(_tensor(name, weight, narrow.width))
+            signed = name if narrow.width == "int8" else self.add("Cast", [name], part_of(name, "c"), to=TensorProto.INT8)
             grid = [self.keep(self.scales[name], np.float32, part_of(name, "s"))]
             if layer.kind == "Gemm":  # whose integer kernel wants as many zero points as scales
                 grid.append(self.keep(np.zeros(layer.channels), np.int8, part_of(name, "z")))
-            self.add("DequantizeLinear", [name, *grid], wide, **({} if layer.axis in (None, 1) else {"axis": layer.axis}))
+            self.add("DequantizeLinear", [signed, *grid], wide, axis=layer.axis)
         else:
             self.constants.append(_tensor(name, weight, narrow.width))
             scales = self.keep(weight.scales.reshape(layer.scale_shape), np.float32, part_of(name, "s"))
@@ -204,7 +211,7 @@ class _Writer:
             small = scales < least
             if (small & weight.integers.any(channel)).any():
                 raise ExportError(
-                    f"{layer.name}: int8 weights are too small beside the bias of their channel, which does not fit into 32 bits",
+                    f"{layer.name}: a bias is so large beside the weights of its channel that it does not fit into 32 bits",
                     f"keep {layer.name} in float16 or float32",
                 )
             scales[small] = 2 * least[small]

@@ -112,7 +112,7 @@ def open_bytes(data: bytes, name: str, threads: int = 1) -> Network:
 
 
 def open_session(data: bytes, name: str, threads: int = 1) -> Any:
-    """onnxruntime's session of a model in memory that comes from ourselves, whatever its inputs and outputs are."""
+    """A session of onnxruntime for a model in memory that comes from ourselves, whatever its inputs and outputs are."""
     return _session(data, name, threads, len(data), literal=False)
 
 
