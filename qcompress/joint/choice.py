@@ -25,7 +25,7 @@ from qcompress.joint.held import counted
 from qcompress.joint.offers import Offers, offers_of
 from qcompress.joint.problem import of_profiles
 from qcompress.joint.sizes import Sizes
-from qcompress.joint.table import Table
+from qcompress.joint.table import State, Table
 from qcompress.joint.trading import rate, traded
 from qcompress.problem import Problem
 from qcompress.search import allocate, to_capacity
@@ -115,7 +115,7 @@ class _Run:
         units = of_profiles(self.sizes.groups.space, self.profiles) if self.expand is None else self.expand(start, solve)
         found = search(space.problem(units, steps), target, alignment, self.options, self.seed, self.say)
         selection, widths = space.network(found.search.selection), target.chosen(found.search.selection)
-        plain = greedy(table, most, self._prune_first(table, target))
+        plain = greedy(table, most, self._prune_first(table, target), held=target.filters is not None)
         return JointResult(
             selection=selection,
             widths=self.offers.named(widths),
@@ -162,9 +162,11 @@ class _Run:
         rows = [profile.rows[k] for profile, k in zip(self.profiles, counts.tolist(), strict=True)]
         return np.concatenate([np.zeros(0, bool), *rows])
 
-    def _prune_first(self, table: Table, target: SizeBudget) -> Counts | None:
-        """Of a number of units, the places of the counts of least energy; None where their number is free."""
-        return None if target.filters is None else counted(table, table.energies, target.filters)
+    def _prune_first(self, table: Table, target: SizeBudget) -> State | None:
+        """Of a number of units, the counts of least energy; None where their number is free."""
+        if target.filters is None:
+            return None
+        return State(counted(table, table.energies, target.filters), table.start.widths)
 
     def _count_budget(self) -> tuple[Budget, Alignment]:
         """The number of units that the sparsity means, in allowed counts."""

@@ -10,13 +10,12 @@ from qcompress.joint.table import State, Table
 __all__ = ["greedy"]
 
 
-def greedy(table: Table, most: int, levels: NDArray[np.int64] | None = None) -> State | None:
-    """A choice of at most `most` bytes; None where no step leads there. What that can do without at the end is taken back.
+def greedy(table: Table, most: int, start: State | None = None, *, held: bool = False) -> State | None:
+    """A choice of at most `most` bytes, from `start` (None: the whole network); None where no step leads there.
 
-    With `levels` (G,) the counts are these, and only layers are narrowed.
+    What it can do without at the end is taken back. With `held` the counts stay, and only layers are narrowed.
     """
-    held = levels is not None
-    state = table.start if levels is None else State(levels, table.start.widths)
+    state = table.start if start is None else start
     while (size := table.bytes_of(state)) > most:
         moved, energy, freed = _steps(table, state, 1, held)
         rates = np.where(freed > 0, energy / np.maximum(freed, 1), np.inf)

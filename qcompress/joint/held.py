@@ -57,7 +57,7 @@ def allocate_held(table: Table, most: int, units: int, *, prices: int = PRICES) 
         for end in drawn_line.ends:
             found += _brought(relaxation, end, drawn_line.price, most, units)
         low, high = (middle, high) if _units_at(table, drawn_line, most) < units else (low, middle)
-    plain = greedy(table, most, first)
+    plain = greedy(table, most, wide, held=True)
     found += [] if plain is None else [plain]
     found += _brought(relaxation, wide, steep(table), most, units)
     if not found:
