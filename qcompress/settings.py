@@ -174,7 +174,8 @@ class Limits:
 
 @dataclass(frozen=True)
 class Settings:
-    """One run. `sparsity` is the share of the budget's capacity (filters, params or macs) to remove; `plots`: with pictures.
+    """One run. `sparsity` is the share of the budget's capacity (filters, params or macs) to remove; `plots`: with pictures;
+    `crops`: with windows of report images in report.html.
 
     The metric "auto" is that of the task: PSNR for restoration, top-1 accuracy for classes, mean IoU for masks.
     `workers` share scoring and refinement: processes of this machine, or actors of the Ray cluster at `ray` (None: as many as
@@ -198,6 +199,7 @@ class Settings:
     verify: VerifyOptions = VerifyOptions()
     limits: Limits = Limits()
     plots: bool = False
+    crops: bool = True
     cache: Path | None = None
 
     def __post_init__(self) -> None:
