@@ -43,6 +43,7 @@ def apply(
     seed: options.Seed = 0,
     device: options.Device = "cpu",
     plots: options.Plots = False,
+    crops: options.Crops = True,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -66,6 +67,7 @@ def apply(
         export=s.ExportOptions(opset, dynamic),
         limits=options.limits(max_drop, min_speedup, max_size, undecided),
         plots=plots,
+        crops=crops,
     )
     result = run(plan, checkpoint, settings, out=out, observer=render.observer(quiet=quiet))
     render.show_report(result, as_json=as_json)

@@ -21,6 +21,7 @@ from qcompress.cli.formulate import formulate
 from qcompress.cli.inspect import inspect
 from qcompress.cli.plots import plots
 from qcompress.cli.prune import prune
+from qcompress.cli.report import report
 from qcompress.cli.solve import solve
 from qcompress.cli.verify import verify
 from qcompress.errors import InterruptedRunError, QCompressError
@@ -51,7 +52,7 @@ def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-for command in (prune, inspect, apply, export, verify, check, formulate, solve, plots, doctor):
+for command in (prune, inspect, apply, export, verify, check, formulate, solve, report, plots, doctor):
     app.command()(_interruptible(command))
 
 

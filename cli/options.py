@@ -25,6 +25,7 @@ __all__ = [
     "Budget",
     "Cache",
     "Checkpoint",
+    "Crops",
     "Data",
     "Device",
     "Dynamic",
@@ -162,6 +163,9 @@ Seed = Annotated[int, typer.Option(help="Seed of the whole run.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result, or the error, as JSON on stdout.")]
 Plots = Annotated[
     bool, typer.Option("--plots", help="Draw pictures into plots/ and show them in report.md (needs the extra `plots`).")
+]
+Crops = Annotated[
+    bool, typer.Option("--crops/--no-crops", help="Keep small windows of report images in crops.png and report.html.")
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
 Device = Annotated[str, typer.Option(help="Where torch computes: cpu, cuda, cuda:1 ...")]

@@ -89,6 +89,7 @@ def prune(
     seed: options.Seed = 0,
     device: options.Device = "cpu",
     plots: options.Plots = False,
+    crops: options.Crops = True,
     cache: options.Cache = None,
     workers: options.Workers = None,
     ray: options.Ray = None,
@@ -97,7 +98,7 @@ def prune(
 ) -> None:
     """Choose units of CHECKPOINT, remove them, repair, export to ONNX, verify on images no stage has seen.
 
-    Writes model.onnx, model.safetensors, plan.json, report.json and report.md to the output folder.
+    Writes model.onnx, model.safetensors, plan.json, report.json, report.md and report.html to the output folder.
     """
     from qcompress import settings as s
     from qcompress.pipeline import prune as run
@@ -136,6 +137,7 @@ def prune(
         verify=s.VerifyOptions(size=size),
         limits=options.limits(max_drop, min_speedup, max_size, undecided),
         plots=plots,
+        crops=crops,
         cache=cache,
     )
     result = run(checkpoint, settings, out=out, observer=render.observer(quiet=quiet), resume=resume)

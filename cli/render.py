@@ -149,5 +149,5 @@ def show_report(result: Result, *, as_json: bool) -> None:
     word = "undecided" if report.status == "undecided" else "missed"
     for note in (*report.notes, *(f"{word}: {reason}" for reason in report.reasons)):
         print_line(note)
-    files = [*report.files, "report.json", "report.md", *(f"plots/{path.name}" for path in result.pictures)]
+    files = [*report.files, "report.json", "report.md", "report.html", *(f"plots/{path.name}" for path in result.pictures)]
     print_line(f"written to {result.folder}: {', '.join(files)}")

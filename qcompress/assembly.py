@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import qcompress.reference
-from qcompress import rank_correlation, targets
+from qcompress import crops, html, rank_correlation, targets
 from qcompress._version import __version__
 from qcompress.alignment import BLOCKS
 from qcompress.checkpoints import Checkpoint
 from qcompress.data.images import ImageSet
 from qcompress.exporters import Artifact
-from qcompress.files import write_text
+from qcompress.files import write_bytes, write_text
 from qcompress.gate.limits import Gate, Measured, Outcome, against_limits
-from qcompress.groups import Groups
+from qcompress.groups import Groups, Side
 from qcompress.latency import Latency
 from qcompress.markdown import to_markdown
 from qcompress.metrics import Metric
@@ -32,11 +32,13 @@ from qcompress.reports import (
     CheckpointFacts,
     Cost,
     CostPair,
+    CropSheet,
     DataFacts,
     FileFacts,
     GroupUnits,
     Kept,
     LatencyFacts,
+    LayerFacts,
     MetricFacts,
     ParityFacts,
     PerImage,
@@ -101,7 +103,8 @@ def assemble(
     timed: Latency,
     stage: Path,
 ) -> Report:
-    """The report of a run of the main job."""
+    """The report of a run of the main job; its sheet of crops is written into `stage`."""
+    sheet = _sheet(job, checked, stage) if job.settings.crops else None
     settings = job.settings
     metric = _metric_facts(job, checked, others)
     interrupted = choice.refinement is not None and choice.refinement.interrupted
@@ -137,6 +140,8 @@ def assemble(
         refine=_refine_facts(choice, job.metric.chooser),
         recover=_recover_facts(job, choice, recovered),
         data=_data_facts(job),
+        layers=_layer_facts(job.groups, choice.kept),
+        crops=sheet,
         files={path.name: _file_facts(path) for path in sorted(stage.iterdir())},
         command=command(job.checkpoint, settings) if choice.search else None,
         seed=settings.seed,
@@ -146,9 +151,10 @@ def assemble(
 
 
 def write(report: Report, folder: Path) -> None:
-    """report.json and report.md."""
+    """report.json, report.md and report.html."""
     write_text(folder / "report.json", to_json(report))
     write_text(folder / "report.md", to_markdown(report))
+    html.write(report, folder)
 
 
 def command(checkpoint: Checkpoint, settings: Settings) -> str:
@@ -361,6 +367,36 @@ def _unit_facts(selection: Selection) -> UnitFacts:
     sizes = zip(selection.space.groups, selection.space.sizes, strict=True)
     per_group = {name: GroupUnits(total=size, pruned=selection.counts[name]) for name, size in sizes}
     return UnitFacts(total=len(selection.space), pruned=len(selection), per_group=per_group)
+
+
+def _layer_facts(groups: Groups, selection: Selection) -> tuple[LayerFacts, ...]:
+    """The layers that have channels of their own, with the groups that these belong to."""
+    touching: dict[tuple[str, Side], list[str]] = {}
+    for group in groups.groups:
+        for member in group.members:
+            touching.setdefault((member.layer, member.side), []).append(group.name)
+    return tuple(
+        LayerFacts(
+            name=layer.name,
+            kind=layer.kind,
+            inputs=layer.inputs,
+            kept_inputs=groups.kept_channels(layer, "in", selection.counts),
+            outputs=layer.outputs,
+            kept_outputs=groups.kept_channels(layer, "out", selection.counts),
+            reads=tuple(dict.fromkeys(touching.get((layer.name, "in"), ()))),
+            writes=tuple(dict.fromkeys(touching.get((layer.name, "out"), ()))),
+        )
+        for layer in groups.layers
+        if layer.kind not in ("heads", "product", "other")
+    )
+
+
+def _sheet(job: Job, checked: Verification, stage: Path) -> CropSheet | None:
+    found = crops.sheet(checked.path, job.model, job.splits.report, checked, job.metric, job.frame.form)
+    if found is None:
+        return None
+    write_bytes(stage / crops.FILE, found[1])
+    return found[0]
 
 
 def _cost_facts(groups: Groups, choice: Choice, artifact: Artifact, dense: Artifact) -> Cost:

@@ -15,6 +15,7 @@ from torch import nn
 from qcompress import (
     assembly,
     choosing,
+    crops,
     finetuning,
     gradual,
     kept_runs,
@@ -458,6 +459,7 @@ def finish(job: Job, choice: Choice, recovered: Recovered, plan: Plan, folder: P
             )
         report = assembly.assemble(job, choice, recovered, checked, others, artifact, dense, timed, stage)
         assembly.write(report, stage)
+    crops.forget(folder, keep=report.crops is not None)
     return Result(folder, report, slim, _pictures(job, report, folder))
 
 

@@ -16,11 +16,14 @@ __all__ = [
     "CompressionFacts",
     "Cost",
     "CostPair",
+    "CropFacts",
+    "CropSheet",
     "DataFacts",
     "FileFacts",
     "GroupUnits",
     "Kept",
     "LatencyFacts",
+    "LayerFacts",
     "LayerWidth",
     "MetricFacts",
     "ParityFacts",
@@ -375,8 +378,8 @@ class CompressionFacts(_Facts):
 
     `target` is what was asked for (None: no size was), `simulation_db` how far integer arithmetic in onnxruntime is from the
     same file computed literally, `calibration` how the ranges of activations were found. `pruning_loss` and `width_loss` are
-    the two parts of the energy that was minimised, `greedy_loss` what the greedy choice of the same size costs by it, `lower_bound`
-    what no choice from the same losses undercuts. `int8` says what this machine's processor has for integers.
+    the two parts of the energy that was minimised, `greedy_loss` what the greedy choice of the same size costs by it,
+    `lower_bound` what no choice from the same losses undercuts. `int8` says what this machine's processor has for integers.
     """
 
     target: int | None = None
@@ -407,6 +410,42 @@ class Kept(_Facts):
     reason: str
 
 
+class LayerFacts(_Facts):
+    """A layer, in the order of execution: its channels at both sides, all and kept, and the groups that they belong to."""
+
+    name: Text
+    kind: str
+    inputs: int
+    kept_inputs: int
+    outputs: int
+    kept_outputs: int
+    reads: tuple[Text, ...] = ()
+    writes: tuple[Text, ...] = ()
+
+
+class CropFacts(_Facts):
+    """A square window of a report image, a row of the sheet: its place in the target, and the metric of the whole image."""
+
+    name: Text
+    top: int
+    left: int
+    dense: Number
+    artifact: Number
+
+
+class CropSheet(_Facts):
+    """crops.png: a row for each window, `side` pixels square, a column for each of what the networks were given and returned.
+
+    In the last column is the difference between the artifact's output and the dense one's, brightest at `brightest` (of 0..1;
+    None for labels, where it marks the pixels that changed theirs).
+    """
+
+    side: int = Field(ge=1, le=512)
+    columns: tuple[Literal["input", "dense", "slim", "target", "difference"], ...] = Field(min_length=1, max_length=5)
+    rows: tuple[CropFacts, ...] = Field(max_length=8)
+    brightest: Number = None
+
+
 class Report(_Facts):
     """One run. What was not reached (an interrupted run) or not asked for is None.
 
@@ -432,6 +471,8 @@ class Report(_Facts):
     compression: CompressionFacts | None = None
     recover: RecoverFacts | None = None
     data: DataFacts
+    layers: tuple[LayerFacts, ...] = ()
+    crops: CropSheet | None = None
     files: dict[str, FileFacts] = {}
     command: Text | None = None
     seed: int

@@ -68,6 +68,7 @@ def _telling(settings: Settings) -> Settings:
         verify=VerifyOptions(),
         limits=Limits(),
         plots=False,
+        crops=True,
         cache=None,
     )
 

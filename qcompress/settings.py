@@ -261,9 +261,10 @@ class Limits:
 
 @dataclass(frozen=True)
 class Settings:
-    """One run. `sparsity` is the share of the budget's capacity to remove; a `target` takes its place; `plots`: with pictures.
+    """One run. `sparsity` is the share of the capacity of the budget to remove; a `target` takes its place.
 
-    The budget is filters, params, macs, size (bytes of the ONNX file) or latency.
+    The budget is filters, params, macs, size (bytes of the ONNX file) or latency. `plots`: with pictures; `crops`: with windows
+    of report images in report.html.
 
     The metric "auto" is that of the task: PSNR for restoration, top-1 accuracy for classes, mean IoU for masks.
     `workers` share scoring and refinement: processes of this machine, or actors of the Ray cluster at `ray` (None: as many as
@@ -292,6 +293,7 @@ class Settings:
     limits: Limits = Limits()
     compress: CompressOptions = field(default_factory=CompressOptions)
     plots: bool = False
+    crops: bool = True
     cache: Path | None = None
 
     def __post_init__(self) -> None:

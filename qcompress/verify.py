@@ -19,7 +19,7 @@ from qcompress.exporters.runtime import STRIDE_KEY, Network, find_stride, open_o
 from qcompress.frozen import frozen
 from qcompress.metrics import AUTO, Metric, companions, metric
 
-__all__ = ["PARITY_GATE", "Parity", "Quality", "Verification", "measure", "verify", "verify_onnx"]
+__all__ = ["PARITY_GATE", "Parity", "Quality", "Verification", "enlarged", "measure", "outputs", "verify", "verify_onnx"]
 
 PARITY_GATE = 1e-5  # of the output's largest absolute value, float32
 _PROBE = 64  # side of the images that find out a file's stride: a multiple of every stride looked for
@@ -118,6 +118,17 @@ def measure(model: nn.Module, report: ReportImages, metrics: Sequence[Metric] | 
     return tally.quality()
 
 
+def outputs(artifact: Path, dense: nn.Module, report: ReportImages, chosen: Sequence[int]) -> list[tuple[Pair, Array, Array]]:
+    """For some images of `report` by their place: the pair as both networks take it, the output of `dense`, that of `artifact`.
+
+    Outputs are (C, H, W), or (K,) of a classifier. Raises as `verify`.
+    """
+    network, predict = open_onnx(artifact), _module(dense)
+    pairs, _ = _fitting(report, network)
+    wanted = (pairs[place] for place in chosen)
+    return [(pair, predict(pair.input[None])[0], network(_batch(pair.input, network))[0]) for pair in wanted]
+
+
 class _Tally:
     """The metrics of one network, image by image; outputs are not kept."""
 
@@ -176,14 +187,14 @@ def _verification(
         tallies["noisy"] = _Tally(names["noisy"], metrics)
     differences = _Difference()
     for pair in images:
-        outputs = {"artifact": network(_batch(pair.input, network))[:1]}
-        outputs |= {role: run(pair.input[None]) for role, run in others.items()}
+        returned = {"artifact": network(_batch(pair.input, network))[:1]}
+        returned |= {role: run(pair.input[None]) for role, run in others.items()}
         if "noisy" in tallies:
-            outputs["noisy"] = _enlarged(pair)[None]
+            returned["noisy"] = enlarged(pair)[None]
         for role, tally in tallies.items():
-            tally.add(outputs[role], pair)
+            tally.add(returned[role], pair)
         if others:
-            differences.add(outputs["artifact"], outputs.get("slim", outputs.get("dense", outputs["artifact"])))
+            differences.add(returned["artifact"], returned.get("slim", returned.get("dense", returned["artifact"])))
     data = path.read_bytes()
     found = {role: tally.quality() for role, tally in tallies.items()}
     return Verification(
@@ -207,7 +218,7 @@ def _metrics(report: ReportImages, wanted: Sequence[Metric] | None) -> Sequence[
     return companions(metric(AUTO, report.task, report.pairs[0].scale), report.task) if wanted is None else wanted
 
 
-def _enlarged(pair: Pair) -> Array:
+def enlarged(pair: Pair) -> Array:
     """The input as large as the target."""
     return pair.input if pair.scale == 1 else resized(pair.input, *pair.target.shape[1:])
 

@@ -27,7 +27,7 @@ from qcompress.workers.measuring import SpreadMetric
 
 FAST = ["--noise", "gaussian:25", "--refine-evals", "6", "--size", "32", "--quiet"]
 KEPT = {".refinement.jsonl", ".scores.safetensors"}
-FILES = {"model.onnx", "model.safetensors", "plan.json", "report.json", "report.md"}
+FILES = {"model.onnx", "model.safetensors", "plan.json", "report.json", "report.md", "report.html", "crops.png"}
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +65,11 @@ def test_prune_writes_everything_and_the_report_is_true(slim: Path, checkpoint: 
     assert report["refine"]["evaluations"] <= 6
     assert len({report["data"][role]["sha256"] for role in ("calibration", "selection", "report")}) == 3
     assert str(checkpoint) in report["command"]
+    layers = {layer["name"]: layer for layer in report["layers"]}
+    assert sum(layer["kept_outputs"] < layer["outputs"] for layer in layers.values()) >= 1
+    assert layers["out"]["kept_inputs"] == model.state_dict()["out.weight"].shape[1]
+    assert [row["name"] for row in report["crops"]["rows"]]
+    assert (slim / "report.html").read_text(encoding="utf-8").count("<img") == 5 * len(report["crops"]["rows"])
 
 
 @pytest.mark.slow

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from qcompress.markdown import metric_title
+from qcompress.plots.climbing import climbed
 from qcompress.plots.naming import labels, removed_share
-from qcompress.plots.numbers import drawable
 from qcompress.plots.style import COLOURS, MARKERS, figure, legend, shown, styled
 from qcompress.reports import RefineFacts, Report
 
@@ -19,18 +19,6 @@ __all__ = ["climbed", "convergence", "quantity"]
 
 _PANEL_IN = 3.0
 _DASHES = ("-", "--", ":", "-.")
-
-
-def climbed(report: Report) -> list[tuple[float, float]]:
-    """(evaluations spent, best value so far) of the refinement, in the metric's own sign; [] where there is nothing to see."""
-    refine = report.refine
-    if refine is None:
-        return []
-    sign = -1.0 if refine.higher_is_better is False else 1.0
-    steps = [(spent, sign * value) for spent, value in refine.history if drawable(spent) and drawable(value)]
-    if steps and drawable(refine.evaluations) and refine.evaluations > steps[-1][0]:
-        steps.append((refine.evaluations, steps[-1][1]))  # nothing better until the end
-    return steps if len(steps) > 1 else []
 
 
 def quantity(report: Report) -> tuple[str, str]:
