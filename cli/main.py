@@ -19,6 +19,7 @@ from qcompress.cli.export import export
 from qcompress.cli.formulate import formulate
 from qcompress.cli.inspect import inspect
 from qcompress.cli.plots import plots
+from qcompress.cli.profile import profile
 from qcompress.cli.prune import prune
 from qcompress.cli.solve import solve
 from qcompress.cli.verify import verify
@@ -49,7 +50,7 @@ def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-for command in (prune, inspect, apply, export, verify, formulate, solve, plots, doctor):
+for command in (prune, inspect, apply, export, verify, profile, formulate, solve, plots, doctor):
     app.command()(_interruptible(command))
 
 

@@ -74,6 +74,7 @@ class SearchOptions:
     `selection` is a file that `solve` wrote: it takes the place of the search, and its budget, sparsity and align count.
     `relinearise` is the number of steps that scores are taken anew in (None: 6 where `objective` is `Auto` and stands for the
     hybrid, else 1); an objective that is not made from scores takes 1.
+    `latency_table` is a file of `qcompress profile`, for the budget latency; None: it is measured on this machine first.
     Kept counts are multiples of `align`; None is this processor's block, see `alignment.aligned_budget`.
     """
 
@@ -86,6 +87,7 @@ class SearchOptions:
     floor: int = 1
     selection: Path | None = None
     relinearise: int | None = None
+    latency_table: Path | None = None
 
     def __post_init__(self) -> None:
         if self.floor < 1:
@@ -208,6 +210,8 @@ class Settings:
             raise UsageError(f"{self.target} is a target of a cost, the budget is filters", "params, macs, size or latency")
         if isinstance(self.target, Speedup) and self.budget != "latency":
             raise UsageError(f"{self.target} is a target of latency, the budget is {self.budget}", 'budget="latency"')
+        if self.search.latency_table is not None and self.budget != "latency":
+            raise UsageError(f"a latency table is given, but the budget is {self.budget}", "--budget latency, or leave it out")
         if self.recover not in ("none", "bias", "lstsq"):
             raise UsageError(f"unknown recovery {self.recover!r}", "one of none, bias, lstsq")
 
