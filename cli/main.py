@@ -20,6 +20,7 @@ from qcompress.cli.export import export
 from qcompress.cli.formulate import formulate
 from qcompress.cli.inspect import inspect
 from qcompress.cli.plots import plots
+from qcompress.cli.profile import profile
 from qcompress.cli.prune import prune
 from qcompress.cli.report import report
 from qcompress.cli.solve import solve
@@ -52,7 +53,20 @@ def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-for command in (prune, inspect, apply, export, verify, check, formulate, solve, report, plots, doctor):
+for command in (
+    prune,
+    inspect,
+    apply,
+    export,
+    verify,
+    check,
+    profile,
+    formulate,
+    solve,
+    report,
+    plots,
+    doctor,
+):
     app.command()(_interruptible(command))
 
 

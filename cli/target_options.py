@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
@@ -16,6 +17,7 @@ __all__ = [
     "Asked",
     "Budget",
     "BudgetName",
+    "LatencyTable",
     "Sparsity",
     "Speedup",
     "TargetLatency",
@@ -62,6 +64,13 @@ TargetLatency = Annotated[
 ]
 Speedup = Annotated[
     float | None, typer.Option(metavar="FACTOR", help="The network is to be predicted so many times as fast: 2.")
+]
+
+LatencyTable = Annotated[
+    Path | None,
+    typer.Option(
+        help="What `profile` measured, on this machine or another (default: it is measured here, in a minute or two)."
+    ),
 ]
 
 

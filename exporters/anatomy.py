@@ -42,10 +42,14 @@ class Call:
 
 @dataclass(frozen=True, eq=False)
 class Operation:
-    """Any other node: its inputs that are computed have the shapes `given`; `sources` are the layers whose channels it sees."""
+    """Any other node: its inputs that are computed have the shapes `given`; `sources` are the layers whose channels it sees.
+
+    `direct` says of each input whether it comes straight from a layer: a runtime fuses some operations into that.
+    """
 
     node: Any
     given: tuple[Shape, ...]
+    direct: tuple[bool, ...]
     returned: Shape
     sources: tuple[str, ...]
 
@@ -98,6 +102,7 @@ class _Reader:
         self.shapes[model.graph.input[0].name] = _dims(model.graph.input[0])
         self.sources: dict[str, tuple[str, ...]] = {model.graph.input[0].name: ()}
         self.named: dict[str, str] = {}  # weight -> layer
+        self.returned: set[str] = set()  # by layers
 
     def read(self) -> Anatomy:
         calls, operations = [], []
@@ -107,13 +112,15 @@ class _Reader:
             if layer is not None:
                 calls.append(self._call(node, layer, computed[0]))
                 self.sources[node.output[0]] = (layer.name,)
+                self.returned.add(node.output[0])
                 continue
             sources = self._sources(node, computed)
             for name in node.output:
                 self.sources[name] = sources
             if computed and node.op_type not in _FREE and node.output[0] in self.shapes:
                 given = tuple(self.shapes.get(name, ()) for name in computed)
-                operations.append(Operation(node, given, self.shapes[node.output[0]], sources))
+                direct = tuple(name in self.returned for name in computed)
+                operations.append(Operation(node, given, direct, self.shapes[node.output[0]], sources))
         missing = [layer.name for layer in self.left if layer.positions]
         if missing:
             raise ExportError(f"layer {missing[0]} is not found in the ONNX file", "prune by another --budget")

@@ -38,7 +38,8 @@ def asked(groups: Groups, settings: Settings, prices: Mapping[str, Price] = NO_P
     Raises UsageError where allowed counts do not reach the target.
     """
     at = _share(groups, settings, prices) if settings.target is None else _within(groups, settings, settings.target, prices)
-    return aligned_budget(settings.search.align, at, groups.widths, processor.block())
+    largest = prices["latency"].block if settings.budget == "latency" else processor.block()
+    return aligned_budget(settings.search.align, at, groups.widths, largest)
 
 
 def share_of(settings: Settings, target: Budget) -> float:

@@ -22,6 +22,7 @@ from qcompress.files import write_bytes, write_text
 from qcompress.gate.limits import Gate, Measured, Outcome, against_limits
 from qcompress.groups import Groups, Side
 from qcompress.latency import Latency
+from qcompress.latency_model import LatencyModel
 from qcompress.markdown import to_markdown
 from qcompress.metrics import Metric
 from qcompress.plans import Plan
@@ -42,6 +43,7 @@ from qcompress.reports import (
     MetricFacts,
     ParityFacts,
     PerImage,
+    PredictedFacts,
     RecoverFacts,
     RefineFacts,
     Report,
@@ -134,7 +136,7 @@ def assemble(
         kept_whole=tuple(Kept(layer=kept.layer, reason=kept.reason) for kept in job.groups.kept_whole),
         cost=_cost_facts(job.groups, choice, artifact, dense),
         metric=metric,
-        latency=LatencyFacts.model_validate(timed),
+        latency=LatencyFacts.model_validate(timed).model_copy(update={"predicted": _predicted(job, choice)}),
         parity=ParityFacts.model_validate(checked.parity),
         search=_search_facts(settings, choice),
         refine=_refine_facts(choice, job.metric.chooser),
@@ -210,6 +212,7 @@ def _common_words(settings: Settings) -> list[str]:
         "--learning-rate": (settings.finetune.rate, None),
         "--teaching": (settings.finetune.teaching, None),
         "--steps": (settings.steps, default.steps),
+        "--latency-table": (search.latency_table, None),
         "--align": (search.align, default.search.align),
         "--floor": (search.floor, default.search.floor),
         "--opset": (settings.export.opset, default.export.opset),
@@ -427,6 +430,15 @@ def _search_facts(settings: Settings, choice: Choice) -> SearchFacts:
         trace=tuple(probe._asdict() for probe in found.trace) if found else (),
         qpu=choice.qpu,
     )
+
+
+def _predicted(job: Job, choice: Choice) -> PredictedFacts | None:
+    """What the latency table said of the networks, where one was used."""
+    model = job.prices["latency"].cost if "latency" in job.prices else None
+    if not isinstance(model, LatencyModel):
+        return None
+    times = {"dense_ms": model({}) / 1e9, "slim_ms": model(choice.kept.counts) / 1e9}
+    return PredictedFacts(**times, processor=model.table.device.processor)
 
 
 def _refine_facts(choice: Choice, chooser: Metric) -> RefineFacts:

@@ -9,6 +9,7 @@ from qcompress.reports import (
     CostPair,
     LatencyFacts,
     MetricFacts,
+    PredictedFacts,
     QpuFacts,
     RecoverFacts,
     RefineFacts,
@@ -123,12 +124,24 @@ def _quality_notes(report: Report) -> Iterator[str]:
             f"Latency{size}: {latency.threads} thread{'s' * (latency.threads != 1)}, {latency.runs} interleaved rounds, "
             f"{clock}; the same file against itself: {_interval(latency.noise)}."
         )
+    if latency is not None and latency.predicted is not None:
+        yield _predicted_latency(latency, latency.predicted)
     if parity is not None:
         verdict = "passed" if parity.passed else "**failed**"
         yield (
             f"ONNX against PyTorch: largest difference {_scientific(parity.max_abs_diff)}, relative {_scientific(parity.rel)} "
             f"(at most {_scientific(parity.gate)}): {verdict}."
         )
+
+
+def _predicted_latency(latency: LatencyFacts, found: PredictedFacts) -> str:
+    """What the table said, beside what was measured here."""
+    times = f"{_plain(found.dense_ms, 2, ' ms')} and {_plain(found.slim_ms, 2, ' ms')}"
+    ratio = found.dense_ms / found.slim_ms if found.dense_ms and found.slim_ms else None
+    return (
+        f"Predicted by the latency table ({escape(found.processor)}): {times}, {_plain(ratio, 2)} times as fast; "
+        f"measured here: {_plain(latency.speedup, 2)} times."
+    )
 
 
 def _bars(report: Report) -> Iterator[str]:

@@ -223,7 +223,8 @@ def prune(
     if settings.cache is not None:
         claim(settings.cache)
     refining.check_folder(folder, resume=resume, say=observer.say)
-    job = prepare(source, settings, observer, images=images, price=partial(pricing.priced, settings))
+    settings = pricing.with_table(settings, folder, resume=resume)
+    job = prepare(source, settings, observer, images=images, price=partial(pricing.priced, settings, folder=folder))
     settings = job.settings
     given = None if known is None else found_of(known, job.groups.space, job.checkpoint.sha256)
     if given is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -14,28 +15,69 @@ from qcompress.exporters import EXPORTERS
 from qcompress.exporters.anatomy import dissect
 from qcompress.file_size import FileSize
 from qcompress.groups import Groups
+from qcompress.latency_model import LatencyModel
+from qcompress.latency_table import LatencyTable, read
+from qcompress.profiling import plan, time_here, write_table
 from qcompress.progress import Observer
 from qcompress.settings import Settings
 
-__all__ = ["priced"]
+__all__ = ["TABLE", "priced", "with_table"]
+
+TABLE = "latency-table.json"
+"""Its name in the output folder: measured once, it serves further runs, and one that is resumed."""
 
 _METADATA = {"producer": " " * 24, "architecture": " " * 24, "checkpoint_sha256": " " * 64, "plan_sha256": " " * 64}
 """As long as what the file will say of its origin."""
 
 
 def priced(
-    settings: Settings, checkpoint: Checkpoint, groups: Groups, shape: tuple[int, ...], watch: Observer
+    settings: Settings,
+    checkpoint: Checkpoint,
+    groups: Groups,
+    shape: tuple[int, ...],
+    watch: Observer,
+    *,
+    folder: Path | None = None,
 ) -> Mapping[str, Price]:
     """The prices that the settings' budget needs, none for most; `shape` is that of the network's input.
 
-    Raises UsageError where the budget cannot be met, before anything else is done; ExportError.
+    A latency table that is measured is kept in `folder`.
+
+    Raises UsageError where the budget cannot be met, before anything else is done; InputError for a table that is damaged or of
+    another network; ExportError.
     """
     prices = NO_PRICES
     if settings.budget == "size":
         with watch.stage("size of the file"):
             prices = {"size": Price(_file_size(checkpoint, groups, shape, settings))}
+    if settings.budget == "latency":
+        model = LatencyModel(_table(settings, checkpoint, groups, watch, folder), groups)
+        errors = ", ".join(f"{100 * error:+.1f} %" for error in model.errors())
+        watch.say(f"latency table: {model.table.device.processor}; off by {errors} on the whole networks that were timed")
+        prices = {"latency": Price(model, model.table.block, model.additive)}
     asked(groups, settings, prices)
     return prices
+
+
+def with_table(settings: Settings, folder: Path, *, resume: bool) -> Settings:
+    """The settings of a run that is resumed, with the table that it measured before: with another it would be another run."""
+    path = folder / TABLE
+    if not resume or settings.budget != "latency" or settings.search.latency_table is not None or not path.exists():
+        return settings
+    return replace(settings, search=replace(settings.search, latency_table=path))
+
+
+def _table(settings: Settings, checkpoint: Checkpoint, groups: Groups, watch: Observer, folder: Path | None) -> LatencyTable:
+    path = settings.search.latency_table
+    if path is not None:
+        return read(path)
+    with watch.stage("models to time"):
+        jobs = plan(checkpoint, groups, threads=settings.verify.threads)
+    table = time_here(jobs, watch)
+    if folder is not None:
+        write_table(table, folder / TABLE)
+        watch.say(f"the latency table is kept in {folder / TABLE}: --latency-table takes it")
+    return table
 
 
 def _file_size(checkpoint: Checkpoint, groups: Groups, shape: tuple[int, ...], settings: Settings) -> FileSize:

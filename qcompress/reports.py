@@ -28,6 +28,7 @@ __all__ = [
     "MetricFacts",
     "ParityFacts",
     "PerImage",
+    "PredictedFacts",
     "ProbeFacts",
     "QpuFacts",
     "RecoverFacts",
@@ -170,8 +171,16 @@ class WallFacts(_Facts):
     p90_ms: Number
 
 
+class PredictedFacts(_Facts):
+    """What the latency table says of the two networks, in milliseconds, and of which processor it is."""
+
+    dense_ms: Number
+    slim_ms: Number
+    processor: Text
+
+
 class LatencyFacts(_Facts):
-    """The fields of `qcompress.latency.Latency`."""
+    """The fields of `qcompress.latency.Latency`, and what was predicted where the budget was one of latency."""
 
     dense_ms: Number
     slim_ms: Number
@@ -185,6 +194,7 @@ class LatencyFacts(_Facts):
     noise: tuple[Number, Number]
     verdict: Literal["faster", "slower", "no difference shown"]
     input_shape: tuple[int, ...] = ()
+    predicted: PredictedFacts | None = None
 
 
 class ParityFacts(_Facts):

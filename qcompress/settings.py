@@ -81,6 +81,7 @@ class SearchOptions:
     `selection` is a file that `solve` wrote: it takes the place of the search, and its budget, sparsity and align count.
     `relinearise` is the number of steps that scores are taken anew in (None: 6 where `objective` is `Auto` and stands for the
     hybrid, else 1); an objective that is not made from scores takes 1.
+    `latency_table` is a file of `qcompress profile`, for the budget latency; None: it is measured on this machine first.
     Kept counts are multiples of `align`; None is this processor's block, see `alignment.aligned_budget`.
     """
 
@@ -93,6 +94,7 @@ class SearchOptions:
     floor: int = 1
     selection: Path | None = None
     relinearise: int | None = None
+    latency_table: Path | None = None
 
     def __post_init__(self) -> None:
         if self.floor < 1:
@@ -313,6 +315,8 @@ class Settings:
             raise UsageError(f"unknown recovery {self.recover!r}", f"one of {', '.join(get_args(RecoverLevel))}")
         if self.finetune != FinetuneOptions() and self.recover != "finetune":
             raise UsageError(f"options of fine-tuning, but recover is {self.recover}", "--recover finetune")
+        if self.search.latency_table is not None and self.budget != "latency":
+            raise UsageError(f"a latency table is given, but the budget is {self.budget}", "--budget latency, or leave it out")
         if self.steps < 1:
             raise UsageError(f"steps must be at least 1, got {self.steps}", "1 removes everything at once")
         if self.steps > 1 and self.search.selection is not None:

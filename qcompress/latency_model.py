@@ -1,0 +1,189 @@
+"""What a pruned network takes, by a latency table: layers at the widths that they keep, the rest by its share of channels.
+
+    latency(counts) = scale * (sum over layers of t(kept in, kept out) + sum over operations of t * share kept) + rest
+
+t is what a layer took between two light convolutions, less half of what each of those takes alone: their errors cancel along
+a chain, where what one layer returns the next one is given. Widths are rounded up to what the runtime computes, and between
+timed widths t is linear in each. `scale` and `rest` fit the sum to the whole networks that were timed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from qcompress.errors import InputError
+from qcompress.groups import Groups, Layer, in_blocks
+from qcompress.latency_table import LatencyTable, NetworkTimes, OperationTimes, ShapeTimes
+
+__all__ = ["LatencyModel", "computed"]
+
+PICOSECONDS = 1000  # in a nanosecond: costs are whole picoseconds
+LEAST_SHARE = 0.02  # of the time of its model that a layer has at least: below it the subtraction is noise
+MOST_REST = 0.25  # of the quickest network that the rest may be
+
+Floats = NDArray[np.float64]
+
+
+def computed(channels: int, block: int, dense: int) -> int:
+    """Channels that a runtime with this block computes for `channels` out of `dense`.
+
+    >>> [computed(channels, 16, 60) for channels in (1, 5, 9, 17, 49)]
+    [4, 8, 16, 32, 60]
+    """
+    part = block
+    while part % 2 == 0 and part // 2 >= max(channels, 4):
+        part //= 2
+    return min(dense, in_blocks(channels, part))
+
+
+@dataclass(frozen=True, eq=False)
+class _Surface:
+    """Picoseconds of a layer at its timed widths, (I, O), growing with both; of whole divisions (1, O)."""
+
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    values: Floats
+
+    def at(self, inputs: int, outputs: int) -> float:
+        """Linear between timed widths, constant beyond."""
+        rows = [float(np.interp(outputs, self.outputs, row)) for row in self.values]
+        return float(np.interp(inputs, self.inputs, rows))
+
+    @property
+    def slope(self) -> float:
+        """The most per channel, or pair of channels, that is nowhere above the surface."""
+        widths = np.ones(len(self.inputs)) if len(self.inputs) == 1 else np.array(self.inputs, float)
+        return float((self.values / np.outer(widths, self.outputs)).min())
+
+
+class LatencyModel:
+    """Costs as `budgets.Cost`, in picoseconds: exact by this model, and growing with what is kept.
+
+    Raises InputError for a table of another network than that of the groups.
+    """
+
+    def __init__(self, table: LatencyTable, groups: Groups) -> None:
+        self.table, self.groups = table, groups
+        self.layers = {layer.name: layer for layer in groups.layers}
+        _check(table, groups, self.layers)
+        self._surfaces = [_surface(shape, table) for shape in table.shapes]
+        self._operations = [(PICOSECONDS * _alone(found, table), found.sources) for found in table.operations]
+        self._known: dict[tuple[int, int, int], float] = {}
+
+    def __call__(self, counts: Mapping[str, int]) -> int:
+        """Picoseconds with so many units pruned per group."""
+        scale, rest = self.fit
+        return round(scale * self._sum(counts) + rest)
+
+    def additive(self, counts: Mapping[str, int]) -> int:
+        """Never above the cost, a sum of products of what is kept: see `budgets.CostBudget.additive`."""
+        scale, _ = self.fit
+        total = 0
+        for timed in self.table.layers:
+            surface, layer = self._surfaces[timed.shape], self.layers[timed.name]
+            slope = int(scale * surface.slope)
+            kept = self.groups.kept_channels(layer, "out", counts)
+            total += slope * kept * (self.groups.kept_channels(layer, "in", counts) if len(surface.inputs) > 1 else 1)
+        for picoseconds, sources in self._operations:
+            dense = sum(self.layers[name].outputs for name in sources)
+            kept = sum(self.groups.kept_channels(self.layers[name], "out", counts) for name in sources)
+            total += int(scale * picoseconds / dense) * kept if dense else 0
+        return total
+
+    @cached_property
+    def fit(self) -> tuple[float, float]:
+        """(scale, rest in picoseconds) of least relative squares over the whole networks; the rest is no less than nothing.
+
+        One network gives a scale only.
+        """
+        timed = self._networks
+        taken = PICOSECONDS * np.array([self.table.ns(network.job) for network in timed])
+        summed = np.array([self._sum(network.pruned) for network in timed])
+        if not summed.min() > 0:  # nothing but the whole is known
+            return 0.0, float(taken[0])
+        scale, rest = float((summed / taken).sum() / ((summed / taken) ** 2).sum()), 0.0
+        if len(timed) > 1:
+            (slope, level), *_ = np.linalg.lstsq(np.stack((summed / taken, 1 / taken), 1), np.ones(len(taken)), rcond=None)
+            if slope > 0 and level > 0:
+                rest = min(float(level), MOST_REST * float(taken.min()))
+                share = 1 - rest / taken
+                scale = float((share * summed / taken).sum() / ((summed / taken) ** 2).sum())
+        return scale, rest
+
+    def errors(self) -> list[float]:
+        """What is predicted over what was taken, less 1, for each whole network that was timed."""
+        return [self(found.pruned) / (PICOSECONDS * self.table.ns(found.job)) - 1 for found in self._networks]
+
+    @property
+    def _networks(self) -> list[NetworkTimes]:
+        """Those that were timed and have groups of ours only: with another --ignore there may be fewer."""
+        sizes = dict(zip(self.groups.space.groups, self.groups.space.sizes, strict=True))
+        return [
+            found
+            for found in self.table.networks
+            if self.table.times_ns[found.job] is not None and all(k < sizes.get(name, 0) for name, k in found.pruned.items())
+        ]
+
+    def _sum(self, counts: Mapping[str, int]) -> float:
+        total = 0.0
+        for timed in self.table.layers:
+            total += self._layer(timed.shape, self.layers[timed.name], counts)
+        for picoseconds, sources in self._operations:
+            dense = sum(self.layers[name].outputs for name in sources)
+            kept = sum(self._width(self.layers[name], counts) for name in sources)
+            total += picoseconds * kept / dense if dense else picoseconds
+        return total
+
+    def _layer(self, shape: int, layer: Layer, counts: Mapping[str, int]) -> float:
+        block = self.table.block
+        inputs = computed(self.groups.kept_channels(layer, "in", counts), block, layer.inputs)
+        key = shape, inputs, self._width(layer, counts)
+        if key not in self._known:
+            self._known[key] = self._surfaces[shape].at(*key[1:])
+        return self._known[key]
+
+    def _width(self, layer: Layer, counts: Mapping[str, int]) -> int:
+        return computed(self.groups.kept_channels(layer, "out", counts), self.table.block, layer.outputs)
+
+
+def _check(table: LatencyTable, groups: Groups, layers: Mapping[str, Layer]) -> None:
+    """Raises InputError unless the table is of this network, at this size."""
+    hint = "make one for this checkpoint and --size with qcompress profile"
+    if table.example_shape != groups.example_shape:
+        sizes = ("x".join(map(str, shape)) for shape in (table.example_shape, groups.example_shape))
+        raise InputError("the latency table is of an input {}, this run's is {}".format(*sizes), hint)
+    for timed in table.layers:
+        layer = layers.get(timed.name)
+        if layer is None or (layer.inputs, layer.outputs) != (timed.inputs, timed.outputs):
+            raise InputError(
+                f"the latency table is of another network: its layer {timed.name} is {timed.inputs} to {timed.outputs}", hint
+            )
+    strange = next((name for found in table.operations for name in found.sources if name not in layers), None)
+    if strange is not None:
+        raise InputError(f"the latency table is of another network: there is no layer {strange}", hint)
+
+
+def _surface(shape: ShapeTimes, table: LatencyTable) -> _Surface:
+    times = np.array([[table.ns(job) for job in row] for row in shape.jobs])
+    around = np.zeros_like(times)
+    if shape.before:
+        before = np.array([table.ns(job) for job in shape.before]) / 2
+        around += before[None, :] if shape.divided else before[:, None]
+    if shape.after:
+        around += np.array([table.ns(job) for job in shape.after])[None, :] / 2
+    alone = PICOSECONDS * np.maximum(times - around, LEAST_SHARE * times)
+    for axis in (0, 1):  # a part of a block may take longer than a block: fewer channels are not to cost more
+        alone = np.flip(np.minimum.accumulate(np.flip(alone, axis), axis), axis)
+    return _Surface(shape.inputs, shape.outputs, alone)
+
+
+def _alone(found: OperationTimes, table: LatencyTable) -> float:
+    """Nanoseconds of an operation by itself; none of one that did not run by itself, or vanishes into its neighbours."""
+    if table.times_ns[found.job] is None or any(table.times_ns[job] is None for job in found.around):
+        return 0.0
+    return max(table.ns(found.job) - sum(table.ns(job) for job in found.around) / 2, 0.0)

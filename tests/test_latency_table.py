@@ -1,0 +1,209 @@
+"""Latency tables: models that run, costs that are exact by the table, files from strangers, the script for a device."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from qcompress import loading, profiling, tracing
+from qcompress.asking import Price, asked
+from qcompress.checkpoints import Checkpoint
+from qcompress.cli.main import main
+from qcompress.errors import InputError
+from qcompress.exporters import timing
+from qcompress.exporters.runtime import open_bytes
+from qcompress.groups import Groups
+from qcompress.latency_model import LatencyModel, computed
+from qcompress.latency_table import DeviceFacts, LatencyTable, read
+from qcompress.profiling import Jobs
+from qcompress.settings import SearchOptions, Settings
+from qcompress.targets import Speedup
+
+SIDE = 32
+
+
+@pytest.fixture(scope="module")
+def loaded(checkpoint: Path) -> Checkpoint:
+    return loading.load(checkpoint)
+
+
+@pytest.fixture(scope="module")
+def groups(loaded: Checkpoint) -> Groups:
+    return tracing.trace(loaded.model, torch.zeros(1, 3, SIDE, SIDE))
+
+
+@pytest.fixture(scope="module")
+def jobs(loaded: Checkpoint, groups: Groups) -> Jobs:
+    return profiling.plan(loaded, groups, block=4)
+
+
+def table_of(jobs: Jobs, times: list[float | None]) -> LatencyTable:
+    device = DeviceFacts(processor="none", system="none", onnxruntime="0")
+    return LatencyTable(**dict(jobs.plan), device=device, times_ns=tuple(times))
+
+
+@pytest.fixture(scope="module")
+def table(jobs: Jobs, groups: Groups) -> LatencyTable:
+    """Of a machine that takes 2 ns for a pair of channels of a layer, 50 for the light convolutions, 20 around the network."""
+    plan = jobs.plan
+    times: list[float | None] = [50.0] * len(jobs.models)
+    for shape in plan.shapes:
+        light = 25.0 * bool(shape.before) + 25.0 * bool(shape.after)
+        for i, row in zip(shape.inputs, shape.jobs, strict=True):
+            for o, job in zip(shape.outputs, row, strict=True):
+                times[job] = light + 2 * i * o
+    for operation in plan.operations:
+        times[operation.job] = 25.0 * len(operation.around)
+    layers = {layer.name: layer for layer in groups.layers}
+    for network in plan.networks:
+        kept = [
+            (
+                groups.kept_channels(layers[t.name], "in", network.pruned),
+                groups.kept_channels(layers[t.name], "out", network.pruned),
+            )
+            for t in plan.layers
+        ]
+        times[network.job] = 20.0 + sum(2.0 * i * o for i, o in kept)
+    return table_of(jobs, times)
+
+
+def test_every_model_runs_and_whole_networks_have_the_dense_output(
+    jobs: Jobs, groups: Groups, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("ROUNDS", 1), ("LEAST_ROUNDS", 1), ("LAP_SECONDS", 0.0)):
+        monkeypatch.setattr(timing, name, value)
+    told: list[float] = []
+    times = timing.measure([(m.data, m.shape) for m in jobs.models], told=lambda done, _: told.append(done))
+    assert all(time is not None and time > 0 for time in times)
+    assert told == sorted(told)
+    assert len(jobs.plan.networks) == 2  # groups of eight keep four at least, in blocks of four
+    for network in jobs.plan.networks:
+        model = jobs.models[network.job]
+        image = np.zeros(model.shape, np.float32)
+        assert open_bytes(model.data, "whole")(image).shape == (1, 3, SIDE, SIDE)
+        assert len(model.data) < 20_000
+    assert LatencyModel(table_of(jobs, times), groups)({}) > 0
+
+
+def test_a_model_that_does_not_run_has_no_time() -> None:
+    assert timing.measure([(b"not a model", (1, 1, 4, 4))]) == [None]
+
+
+def test_the_cost_is_what_the_machine_takes(table: LatencyTable, groups: Groups) -> None:
+    model = LatencyModel(table, groups)
+    assert model.fit == pytest.approx((1.0, 20_000), rel=1e-6)
+    assert model.errors() == pytest.approx([0, 0], abs=1e-6)
+    expected = 20 + sum(2 * t.inputs * t.outputs for t in table.layers)
+    assert model({}) == pytest.approx(1000 * expected, rel=1e-6)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.data())
+def test_costs_grow_with_what_is_kept_and_are_bounded_below(table: LatencyTable, groups: Groups, data: st.DataObject) -> None:
+    model = LatencyModel(table, groups)
+    more = {g.name: data.draw(st.integers(0, g.size - 1)) for g in groups.groups}
+    fewer = {name: data.draw(st.integers(0, k)) for name, k in more.items()}
+    assert model(more) <= model(fewer) <= model({})
+    assert model.additive(more) <= model(more)
+    alone = [model.additive({}) - model.additive({name: k}) for name, k in more.items()]
+    assert model.additive({}) - model.additive(more) <= sum(alone)
+
+
+def test_a_speedup_is_one_of_the_table(table: LatencyTable, groups: Groups) -> None:
+    model = LatencyModel(table, groups)
+    wanted = Settings(budget="latency", target=Speedup(1.5), search=SearchOptions(align=4))
+    budget, alignment = asked(groups, wanted, {"latency": Price(model, 4, model.additive)})
+    counts = alignment.most
+    assert budget.capacity(counts) >= budget.target == model({}) - int(model({}) / 1.5)
+    relaxed = budget.relaxed
+    assert relaxed.capacity(counts) >= relaxed.target
+
+
+def test_what_a_runtime_computes() -> None:
+    assert [computed(c, 16, 64) for c in (1, 4, 5, 8, 9, 16, 17, 63)] == [4, 4, 8, 8, 16, 16, 32, 64]
+    assert computed(3, 16, 3) == 3
+    assert [computed(c, 8, 24) for c in (3, 7, 9, 20)] == [4, 8, 16, 24]
+
+
+def test_a_table_of_another_network_is_refused(table: LatencyTable, groups: Groups, loaded: Checkpoint) -> None:
+    larger = tracing.trace(loaded.model, torch.zeros(1, 3, 2 * SIDE, 2 * SIDE))
+    with pytest.raises(InputError, match="an input 1x3x32x32, this run's is 1x3x64x64"):
+        LatencyModel(table, larger)
+    other = table.model_copy(update={"layers": (table.layers[0].model_copy(update={"name": "stem"}), *table.layers[1:])})
+    with pytest.raises(InputError, match="another network: its layer stem"):
+        LatencyModel(other, groups)
+
+
+def test_a_table_survives_its_file(table: LatencyTable, tmp_path: Path) -> None:
+    profiling.write_table(table, tmp_path / "edge.json")
+    assert read(tmp_path / "edge.json") == table
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"schema": 2}, "schema"),
+        ({"times_ns": [1.0]}, "1 times, expected"),
+        ({"threads": 0}, "threads"),
+        ({"extra": 1}, "extra"),
+        ({"networks": []}, "networks"),
+        ({"times_ns": [None] * 4000}, "has no time"),
+        ({"times_ns": [-1.0] * 4000}, "greater than 0"),
+        ({"times_ns": [1e300] * 4000}, "less than"),
+        ({"layers": [{"name": "a\n\x1b", "inputs": 1, "outputs": 1, "shape": 0}]}, "printable"),
+        ({"layers": [{"name": "a", "inputs": 1, "outputs": 1, "shape": 99}]}, "a shape that there is not"),
+    ],
+)
+def test_damaged_tables_are_named(change: dict[str, Any], message: str, table: LatencyTable, tmp_path: Path) -> None:
+    path = tmp_path / "edge.json"
+    path.write_text(json.dumps({**table.model_dump(mode="json", by_alias=True), **change}))
+    with pytest.raises(InputError, match="not a latency table of schema 1: .*" + message) as caught:
+        read(path)
+    assert "\n" not in caught.value.message
+
+
+def test_files_that_are_no_tables(tmp_path: Path) -> None:
+    (tmp_path / "long").write_bytes(b" " * (16 * 2**20 + 1))
+    (tmp_path / "deep").write_text("[" * 100_000)
+    for name, message in (("long", "larger than 16 MiB"), ("deep", "not a latency table"), ("none", "cannot be read")):
+        with pytest.raises(InputError, match=message):
+            read(tmp_path / name)
+
+
+@pytest.mark.slow
+def test_the_script_needs_nothing_of_ours(jobs: Jobs, groups: Groups, tmp_path: Path) -> None:
+    script, _ = profiling.write_script(jobs, tmp_path / "edge")
+    command = [sys.executable, "-I", script.name, "jobs.json", "-o", "edge.json"]
+    done = subprocess.run(command, cwd=script.parent, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "qcompress" not in "".join(line for line in script.read_text().splitlines() if line.startswith(("import", "from")))
+    found = read(script.parent / "edge.json")
+    assert found.device.processor
+    assert LatencyModel(found, groups)({}) > 0
+
+
+@pytest.mark.slow
+def test_a_run_reports_what_was_predicted(
+    table: LatencyTable, checkpoint: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    profiling.write_table(table, tmp_path / "edge.json")
+    fast = ["--data", str(images), "--noise", "gaussian:25", "--refine-evals", "0", "--size", str(SIDE), "--quiet"]
+    target = ["--speedup", "1.5", "--latency-table", str(tmp_path / "edge.json"), "--align", "4"]
+    assert main(["prune", str(checkpoint), "-o", str(tmp_path / "o"), *fast, *target]) == 0
+    report = json.loads((tmp_path / "o" / "report.json").read_text())
+    predicted = report["latency"]["predicted"]
+    assert predicted["dense_ms"] / predicted["slim_ms"] >= 1.5
+    assert report["search"]["budget"] == "latency"
+    assert "--speedup 1.5" in report["command"]
+    assert "Predicted by the latency table" in (tmp_path / "o" / "report.md").read_text()
+    assert main(["prune", str(checkpoint), "-o", str(tmp_path / "p"), *fast[:-1], "--latency-table", str(tmp_path)]) == 2
+    assert "the budget is filters" in capsys.readouterr().err
