@@ -20,11 +20,12 @@ __all__ = ["fold"]
 
 
 def fold(model: nn.Module, example: Tensor) -> nn.Module:
-    """A copy of `model`, in evaluation mode, in which BatchNorm layers are an Identity where the layer before them can do their work.
+    """A copy of `model`, in evaluation mode, whose BatchNorm layers are an Identity where the layer before can do their work.
 
-    That is a convolution of any kind or a linear layer whose every output goes to this BatchNorm and nowhere else; it gets a bias
-    where it had none. All names stay. `example` is (N, C, ...): every fold has been seen to leave what the network returns for it as
-    it is, to 1e-5 relative. A BatchNorm elsewhere, or one that normalises by the statistics of its batch, stays.
+    That is a convolution of any kind or a linear layer whose every output goes to this BatchNorm and nowhere else; it gets a
+    bias where it had none. All names stay. `example` is (N, C, ...): every fold has been seen to leave what the network
+    returns for it as it is, to 1e-5 relative. A BatchNorm elsewhere, or one that normalises by the statistics of its batch,
+    stays.
     """
     folds = [_fold(layer, norm) for layer, norm in _pairs(model, example)]
     folded = copy.deepcopy(model).eval()
@@ -64,7 +65,7 @@ def _affine_of(batchnorm: nn.modules.batchnorm._BatchNorm) -> tuple[Tensor, Tens
 
 
 def _pairs(model: nn.Module, example: Tensor) -> list[tuple[str, str]]:
-    """(layer, BatchNorm) where the one's output, as it is, is all that the other ever gets; whoever else gets it is not known."""
+    """(layer, BatchNorm) where the one's output is all that the other ever gets; who else gets it is not known."""
     layers = own_layers(model)
     norms = {
         name: module

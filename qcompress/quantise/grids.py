@@ -1,7 +1,8 @@
 """The grids that weights lie on: symmetric, with a scale for every output channel, and where each scale comes from.
 
-Weights are in the form of `recover.design`: (g, D, outputs / g), without the bias. A file has one scale for every place along an
-axis of the weight. Of a transposed convolution that axis has the outputs of one division, so its divisions share their scales.
+Weights are in the form of `recover.design`: (g, D, outputs / g), without the bias. A file has one scale for every place along
+an axis of the weight. Of a transposed convolution that axis has the outputs of one division, so its divisions share their
+scales.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def halved(values: Tensor) -> Tensor:
 
 
 def along_outputs(module: Affine, scale: Tensor) -> Tensor:
-    """(outputs,) float32, one scale (g, 1, outputs / g) per place along the weight's output axis: of a division, if transposed."""
+    """(outputs,) float32, the scales (g, 1, outputs / g) along the weight's output axis: of one division, if transposed."""
     return (scale[0, 0] if isinstance(module, _Transposed) else scale.flatten()).float()
 
 

@@ -18,7 +18,7 @@ _QUANTISABLE = ("conv", "conv_transpose", "depthwise", "linear")
 
 
 def own_layers(model: nn.Module) -> tuple[str, ...]:
-    """The convolutions of every kind and linear layers that share no parameter with another layer, in the order of definition."""
+    """The convolutions of every kind and linear layers that share no parameter with others, in the order of definition."""
     owners = Counter(id(p) for module in model.modules() for p in module._parameters.values() if p is not None)
     return tuple(
         name

@@ -52,10 +52,10 @@ def simulated(
     int4     weights on 16 levels per output channel
     float16  weights as float16 holds them
 
-    `seen` has the ranges of the inputs of int8 layers, or the images on which `model` shows them. Scales of weights are those of
-    `scales` (as `grids.along_outputs`) where a layer has some, else those of the largest weight. What is between the layers, such
-    as sums, is computed in float32 here; a runtime may round it to 8 bits as well.
-    Raises UsageError for a width that is not known, a name that is no layer, and an int8 layer without a range.
+    `seen` has the ranges of the inputs of int8 layers, or the images on which `model` shows them. Scales of weights are those
+    of `scales` (as `grids.along_outputs`) where a layer has some, else those of the largest weight. What is between the
+    layers, such as sums, is computed in float32 here; a runtime may round it to 8 bits as well. Raises UsageError for a width
+    that is not known, a name that is no layer, and an int8 layer without a range.
     """
     check_widths(model, widths)
     eighths = [name for name, width in widths.items() if width == "int8"]
@@ -86,7 +86,9 @@ def check_widths(model: nn.Module, widths: Mapping[str, str]) -> None:
             raise UsageError(f"layer {name}: width {width!r} is not known, expected one of {', '.join(WIDTHS)}")
         if not isinstance(modules.get(name), Affine):
             kind = type(modules[name]).__name__ if name in modules else "not there"
-            raise UsageError(f"layer {name} is {kind}, expected a convolution or a linear layer", "is it another network's plan?")
+            raise UsageError(
+                f"layer {name} is {kind}, expected a convolution or a linear layer", "is it another network's plan?"
+            )
 
 
 def _put_on_grid(module: Affine, scale: Tensor, width: str) -> None:

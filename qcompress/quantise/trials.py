@@ -23,8 +23,8 @@ _TOLERANCE = 1e-5
 def harmless(model: nn.Module, changes: Sequence[Change], inputs: Tensor) -> list[int]:
     """The places of those `changes` that, all together, leave the outputs of `model` for `inputs` as they are, to 1e-5.
 
-    `model` is in evaluation mode for the trial, and not changed. Where all changes fail, halves of them are tried, each together
-    with those that passed. What float32 does not determine so well is judged in float64.
+    `model` is in evaluation mode for the trial, and not changed. Where all changes fail, halves of them are tried, each
+    together with those that passed. What float32 does not determine so well is judged in float64.
     """
     judge = _Judge(model, inputs)
     passed: list[int] = []
