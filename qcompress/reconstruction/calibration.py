@@ -21,13 +21,14 @@ from qcompress.refine.objective import SlicedMetric
 from qcompress.selection import Selection
 from qcompress.surgery import Weights
 
-__all__ = ["calibrate"]
+__all__ = ["TRUST", "calibrate", "measured_crops"]
 
 _SHARES = (0.25, 0.5, 0.75, 0.95)
 _MEASUREMENTS = 256  # of all groups together, about: with more groups fewer shares of each are measured
 _PIXELS, _LABELLED = 2**16, 2**18  # measured on, about: of restored images, and of images with a label, which say less each
 _FEWEST = 8
-_TRUST = 8.0  # measured and predicted losses are believed within this factor of each other
+TRUST = 8.0
+"""Measured and predicted losses are believed within this factor of each other."""
 
 
 def calibrate(
@@ -49,7 +50,7 @@ def calibrate(
 
     Raises InputError where the metric of the network itself is not finite.
     """
-    some = _some(crops)
+    some = measured_crops(crops)
     evaluate = SlicedMetric(model, groups, some, metric.chooser, batch=len(some), weights=weights)
     calls = 0
 
@@ -76,7 +77,7 @@ def calibrate(
     return [_between(loss, at, ratio * values) for loss, (at, values) in zip(losses, points, strict=True)], calls
 
 
-def _some(crops: CalibrationCrops) -> CalibrationCrops:
+def measured_crops(crops: CalibrationCrops) -> CalibrationCrops:
     """As many of the crops as are measured on."""
     pixels = _LABELLED if crops.targets.dim() == 1 else _PIXELS
     count = max(_FEWEST, -(-pixels // int(crops.inputs[0, 0].numel())))
@@ -95,5 +96,5 @@ def _between(loss: NDArray[np.float64], at: NDArray[np.intp], values: NDArray[np
     measured = np.interp(np.arange(len(loss)), at, values)
     if not loss.any():
         return measured
-    corrected: NDArray[np.float64] = np.sqrt(loss * np.clip(measured, loss / _TRUST, loss * _TRUST))
+    corrected: NDArray[np.float64] = np.sqrt(loss * np.clip(measured, loss / TRUST, loss * TRUST))
     return np.maximum.accumulate(corrected)

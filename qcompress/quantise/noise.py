@@ -1,0 +1,218 @@
+"""What each width costs each layer: the loss of the network in which one layer has that width and all others are whole.
+
+Predicted, and measured, and steadied, as the losses of pruned groups are (`reconstruction`), so that the two can be added up.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from qcompress.data.images import CalibrationCrops
+from qcompress.errors import InputError
+from qcompress.frozen import answer, frozen
+from qcompress.metrics import Metric
+from qcompress.progress import Advance
+from qcompress.quantise.exchanging import Exchange, Exchanging
+from qcompress.quantise.grids import LEVELS, halved, least_error, on_grid
+from qcompress.quantise.ranges import Ranges, observe
+from qcompress.quantise.rounding import compensated_by
+from qcompress.quantise.simulate import InEightBits, check_widths
+from qcompress.reconstruction.calibration import TRUST, measured_crops
+from qcompress.reconstruction.sensitivity import measure_sensitivity
+from qcompress.recover.design import Affine, divisions, output_rows, parameters_of, places_of, weight_matrix
+from qcompress.recover.moments import SecondMoments, affine
+from qcompress.recover.passes import after
+
+__all__ = ["measure"]
+
+_Key: TypeAlias = tuple[str, str]
+"""A layer and its width."""
+
+_BATCH = 8
+_UNMEASURED = ("float16",)  # its loss drowns in the rounding of a pass: what is predicted is taken
+
+
+def measure(
+    model: nn.Module,
+    layers: Sequence[str],
+    widths: Sequence[str],
+    crops: CalibrationCrops,
+    metric: Metric,
+    *,
+    moments: Mapping[str, SecondMoments] | None = None,
+    ratio: float | None = None,
+    calibrated: bool = True,
+    progress: Advance | None = None,
+) -> dict[str, dict[str, float]]:
+    """By layer and width, what the network loses if that layer alone has that width: 0 or more, float32 loses 0.
+
+    Weights are on the grids of least error, rounded to nearest or, for layers with `moments` (of their inputs on `crops`, as
+    for a static repair), so that errors compensate; the input of an int8 layer is rounded over its range, and the bias makes
+    up for the mean error. That is what `prepare` does, less what it learns from layers before.
+
+    Predicted is the Gauss-Newton loss: the covariance of the errors at the layer's outputs, weighted by what they are worth at
+    the network's output (`reconstruction.sensitivity`). Measured is the rise of `metric.chooser`'s loss on the crops, as many
+    as `reconstruction.calibration` measures on. What counts is their geometric mean, the measured losses taken times `ratio`,
+    and believed within a factor. With `Eliminated.ratio` that is, step by step, how the losses of pruned groups come about:
+    they and these are in one unit, and can be added up. Without it, predicted losses are brought to the total of the
+    measured, and the unit is that of `metric.chooser`. Not `calibrated`, losses are the predicted ones, as those of
+    `eliminated(calibrated=False)` are.
+
+    A layer's int8 may cost more than its int4, whose input is not rounded. Layers that the network does not call, or on which
+    its output does not depend, lose nothing. `progress` is told the share done, 0..1. Raises UsageError for a name that is no
+    layer or a width that is not known; InputError where the metric, or what a layer sees, is not finite.
+    """
+    for width in widths:
+        check_widths(model, dict.fromkeys(layers, width))
+    some = measured_crops(crops)
+    ranges = observe(model, layers, some, _BATCH) if "int8" in widths else {}
+    asked = [(name, width) for name in layers for width in widths if width != "float32"]
+    variants = {key: _Variant.of(model, *key, ranges, (moments or {}).get(key[0])) for key in asked}
+    predicted = _predicted(model, layers, some, variants)
+    result = {name: dict.fromkeys(widths, 0.0) for name in layers}
+    measured = {}
+    if calibrated:
+        trials = [key for key in predicted if key[1] not in _UNMEASURED]
+        measured = _measured(model, some, metric.chooser, {key: variants[key] for key in trials}, progress)
+    for (name, width), value in _steadied(predicted, measured, ratio).items():
+        result[name][width] = value
+    return result
+
+
+@dataclass(eq=False)
+class _Variant:
+    """A layer with another width: a copy of it, and what rounds its input."""
+
+    module: Affine
+    levels: InEightBits | None
+
+    @classmethod
+    def of(cls, model: nn.Module, name: str, width: str, ranges: Ranges, moments: SecondMoments | None) -> _Variant:
+        """Layer `name`; the weights rounded with its moments where there are any."""
+        module = affine(model, name)
+        matrix = weight_matrix(module)
+        weights = matrix[:, :-1]
+        if width not in LEVELS:
+            weights = halved(weights)
+        elif moments is None:
+            weights = on_grid(weights, least_error(module, width), width)
+        else:
+            energy = moments.second.diagonal(dim1=1, dim2=2)[:, :-1]
+            scale = least_error(module, width, energy.repeat_interleave(moments.shared, 1))
+            weights = compensated_by(moments, weights, scale, width)
+        found = copy.deepcopy(module).requires_grad_(False)
+        weight, bias = parameters_of(module, torch.cat((weights, matrix[:, -1:]), 1))
+        found.weight, found.bias = nn.Parameter(weight, False), nn.Parameter(bias, False)
+        return cls(found, InEightBits.over(*ranges[name]) if width == "int8" and name in ranges else None)
+
+    @property
+    def exchange(self) -> Exchange:
+        """As `Exchanging` takes it."""
+        return Exchange(self.module.weight, self.module.bias, self.levels)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """What the layer gives for its input `x`."""
+        found: Tensor = self.module(x if self.levels is None else self.levels.rounded(x))
+        return found
+
+
+class _Errors:
+    """Second moments of what a variant gives less what the layer gives."""
+
+    def __init__(self) -> None:
+        self.second: Tensor | float = 0.0
+        self.total: Tensor | float = 0.0
+        self.count = 0
+
+    def see(self, rows: Tensor) -> None:
+        """Errors (g, P, outputs / g)."""
+        self.second = self.second + (rows.mT @ rows).double()
+        self.total = self.total + rows.double().sum(1)
+        self.count += rows.shape[1]
+
+    def mean(self) -> Tensor:
+        """(g, outputs / g)."""
+        return torch.as_tensor(self.total) / self.count
+
+    def covariance(self) -> Tensor:
+        """(g, outputs / g, outputs / g)."""
+        mean = self.mean()
+        return torch.as_tensor(self.second) / self.count - mean[:, :, None] * mean[:, None]
+
+
+def _predicted(
+    model: nn.Module, layers: Sequence[str], crops: CalibrationCrops, variants: Mapping[_Key, _Variant]
+) -> dict[_Key, float]:
+    """The Gauss-Newton loss of each variant, whose bias is corrected on the way; in the order of execution."""
+    errors: dict[_Key, _Errors] = {}
+    by_layer: dict[str, list[_Key]] = {}
+    for key in variants:
+        by_layer.setdefault(key[0], []).append(key)
+
+    def see(name: str, x: Tensor, output: Tensor) -> None:
+        module, g = affine(model, name), divisions(affine(model, name))
+        places = torch.arange(places_of(module, output), device=output.device)
+        for key in by_layer[name]:
+            rows = output_rows(module, variants[key](x) - output, places)
+            errors.setdefault(key, _Errors()).see(rows.reshape(len(rows), g, -1).transpose(0, 1))
+
+    with frozen(model), torch.no_grad(), after(model, by_layer, see):
+        for start in range(0, len(crops), _BATCH):
+            answer(model, crops.inputs[start : start + _BATCH])
+    feels = measure_sensitivity(model, layers, crops, batch=_BATCH)
+    for key, found in errors.items():
+        bias = variants[key].module.bias
+        assert isinstance(bias, Tensor)
+        bias -= found.mean().flatten().to(bias)
+    return {
+        key: max(float((feels[key[0]] * found.covariance()).sum()), 0.0) for key, found in errors.items() if key[0] in feels
+    }
+
+
+def _measured(
+    model: nn.Module,
+    crops: CalibrationCrops,
+    metric: Metric,
+    variants: Mapping[_Key, _Variant],
+    progress: Advance | None,
+) -> dict[_Key, float]:
+    """By how much the metric is worse with each variant; less than 0 where it is better."""
+    passes, targets = Exchanging(model, crops.inputs, _BATCH), torch.split(crops.targets, _BATCH)
+    sign = -1.0 if metric.higher_is_better else 1.0
+
+    def loss(name: str | None, exchange: Exchange | None) -> float:
+        values = [metric.per_image(*pair) for pair in zip(passes(name, exchange), targets, strict=True)]
+        return sign * float(torch.cat(values).double().mean())
+
+    whole, found = loss(None, None), {}
+    if not math.isfinite(whole):
+        raise InputError(
+            f"the loss by {metric.name} of the whole network on the calibration images is {whole}, expected a number"
+        )
+    for number, (key, variant) in enumerate(variants.items()):
+        found[key] = loss(key[0], variant.exchange) - whole
+        if progress:
+            progress((number + 1) / len(variants), key[0])
+    return found
+
+
+def _steadied(predicted: Mapping[_Key, float], measured: Mapping[_Key, float], ratio: float | None) -> dict[_Key, float]:
+    """The geometric mean of the two; `ratio` takes the measured to the unit of the result."""
+    if not measured:
+        return dict(predicted)
+    believed = {key: value for key, value in measured.items() if math.isfinite(value)}
+    totals = sum(max(value, 0.0) for value in believed.values()), sum(predicted[key] for key in believed)
+    own = totals[1] / totals[0] if min(totals) > 0 else 1.0  # takes measured losses to predicted ones
+    result = {}
+    for key, value in predicted.items():
+        expected = value if ratio is not None else value / own
+        seen = believed.get(key, value / own) * (1.0 if ratio is None else ratio)
+        result[key] = math.sqrt(expected * min(max(seen, expected / TRUST), expected * TRUST))
+    return result
