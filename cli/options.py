@@ -106,7 +106,7 @@ Teaching = Annotated[
     typer.Option(
         metavar="SHARE",
         help="Share of the fine-tuning's loss that comes from the dense network's outputs, not from the targets (default: "
-        "1 for restored images, 0.5 for labels).",
+        "1, 0.5 or 0, by trial).",
     ),
 ]
 Checkpoint = Annotated[

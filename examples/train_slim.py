@@ -3,8 +3,8 @@
     qcompress prune reference --out reference.slim
     python examples/train_slim.py reference.slim --steps 200
 
-The slim network is an ordinary module. It learns here from the photographs that ship, with white noise of sigma 25; put your
-own data, loss and optimiser in their place.
+The slim network is an ordinary module. Here it learns from the photographs that ship, with white noise of sigma 25; put
+your own data, loss and optimiser in their place.
 """
 
 from __future__ import annotations

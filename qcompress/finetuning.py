@@ -121,7 +121,6 @@ def _course(job: Job, slim: nn.Module, dense: nn.Module, share: float) -> tuple[
     crop = None if whole else _side(images, options.crop or usual, job.checkpoint.stride)
     batch = options.batch or (_LABELLED_BATCH if whole else _BATCH)
     draw = Drawer(images, batch, crop, _fresh_noise(job), job.settings.seed)
-    teaching = (0.5 if labels else 1.0) if options.teaching is None else options.teaching
     chooser, crops = job.metric.chooser, job.judging()
 
     def measure(model: nn.Module) -> float:
@@ -129,8 +128,8 @@ def _course(job: Job, slim: nn.Module, dense: nn.Module, share: float) -> tuple[
         return -math.inf if math.isnan(value) else value if chooser.higher_is_better else -value
 
     device = job.settings.device
-    course = Course(slim, dense, draw, Lesson(chooser, labels, teaching), measure, device, precision_on(device))
-    return course, Recipe(options.rate, batch, crop), _length(job, draw).part(share)
+    course = Course(slim, dense, draw, Lesson(chooser, labels), measure, device, precision_on(device))
+    return course, Recipe(options.rate, options.teaching, batch, crop), _length(job, draw).part(share)
 
 
 def _length(job: Job, draw: Drawer) -> Length:
@@ -192,7 +191,6 @@ def _facts(job: Job, course: Course, recipe: Recipe, length: Length) -> dict[str
         "judging crops": " ".join(kept_scores.digest_of(part.cpu().numpy()) for part in (crops.inputs, crops.targets)),
         "metric": job.metric.chooser.name,
         "recipe": repr(recipe),
-        "teaching": repr(course.lesson.teaching),
         "length": repr(length),
         "seed": str(job.settings.seed),
     }
@@ -210,13 +208,13 @@ def _result(state: State, recipe: Recipe, course: Course, chooser: Metric) -> Tr
     sign = 1 if chooser.higher_is_better else -1
     return TrainResult(
         rate=state.rate,
-        tried=tuple((rate, sign * value) for rate, value in state.tried),
+        teaching=state.teaching,
+        tried=tuple((rate, share, sign * value) for rate, share, value in state.tried),
         steps=state.step,
         seconds=state.seconds,
         batch=recipe.batch,
         crop=recipe.crop,
         precision=course.precision,
-        teaching=course.lesson.teaching,
         start=sign * state.history[0][1],
         best=sign * state.value,
         best_step=state.best_step,

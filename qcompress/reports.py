@@ -317,13 +317,13 @@ class TrainingFacts(_Facts):
     """The fields of `qcompress.finetune.contract.TrainResult`; the images are those of calibration where `source` is None."""
 
     rate: Number
-    tried: tuple[tuple[Number, Number], ...] = ()
+    teaching: Number
+    tried: tuple[tuple[Number, Number, Number], ...] = ()
     steps: int
     seconds: Number
     batch: int
     crop: int | None = None
     precision: Literal["float32", "bfloat16"]
-    teaching: Number
     source: Text | None = None
     start: Number
     best: Number

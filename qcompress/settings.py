@@ -179,10 +179,10 @@ class FinetuneOptions:
     minutes   of the clock; an interrupted run goes on with what is left of them
     steps     of the optimiser; an interrupted run ends where one that was not does
     epochs    as many steps as show so many times the pixels of all training images (or all images with a class)
-    rate      the highest learning rate; None: the best of a few, by short trials on the judging crops
+    rate      the highest learning rate; None: the best of a few, by short trials judged as the result is
     batch     crops of one step; None: 8, or 32 images with a class
     crop      their side in pixels of the input; None: 64, or 48 for super-resolution
-    teaching  share of the loss that comes from the dense network's outputs; None: all for restored images, half for labels
+    teaching  share of the loss that comes from the dense network's outputs; None: 1, 0.5 or 0, by trial
     source    a folder or .npz file of more images, as for `DataOptions`, that are trained on instead of the calibration images
     """
 

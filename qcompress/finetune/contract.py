@@ -41,8 +41,10 @@ class Length:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one training goes. `rate` is the highest learning rate of its schedule, None where it is to be tried out.
+    """How one training goes. `rate` and `teaching` are None where they are to be tried out.
 
+    rate       the highest learning rate of its schedule
+    teaching   share of the loss that comes from the dense network's outputs; the rest comes from the targets
     batch      crops (images with a class) of one step
     crop       their side in pixels; None for images that are taken whole
     points     how often the network is measured on the judging crops, evenly over the length
@@ -51,6 +53,7 @@ class Recipe:
     """
 
     rate: float | None
+    teaching: float | None
     batch: int
     crop: int | None
     points: int = 24
@@ -63,21 +66,21 @@ class TrainResult:
     """What a training did. Values are the chooser's, on the judging crops, in its unit; `best` is never worse than `start`.
 
     rate       the highest learning rate, None where Ctrl-C came before it was known
-    tried      (rate, value) of the short trials that it was chosen by
+    teaching   share of the loss that came from the dense network's outputs, None alike
+    tried      (rate, teaching, value) of the short trials that they were chosen by
     steps      of the optimiser that led to it, those of the best trial included; `seconds` of the clock, over all runs it took
-    teaching   share of the loss that came from the dense network's outputs
     best_step  when the network that is kept was measured, 0: before the first step
     history    (step, value) of every measurement
     """
 
     rate: float | None
-    tried: tuple[tuple[float, float], ...]
+    teaching: float | None
+    tried: tuple[tuple[float, float, float], ...]
     steps: int
     seconds: float
     batch: int
     crop: int | None
     precision: Precision
-    teaching: float
     start: float
     best: float
     best_step: int

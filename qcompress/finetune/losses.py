@@ -22,7 +22,6 @@ class Lesson:
 
     metric    what the network is chosen by: its differentiable loss is the distance to the targets
     labels    whether targets are classes, of images or of pixels
-    teaching  share of the dense network's answer, 0..1; 1: the targets are not looked at
 
     Restored images have one target, the mixture of the two: for a squared error that is the same as two errors, mixed. A metric
     without a loss leaves the dense network alone to learn from.
@@ -30,20 +29,18 @@ class Lesson:
 
     metric: Metric
     labels: bool
-    teaching: float
 
     @property
-    def taught(self) -> bool:
-        """Whether the dense network's answer is needed."""
-        return self._share > 0
+    def needs_teacher(self) -> bool:
+        """Whether there is nothing but the dense network's answers to learn from."""
+        return self.metric.loss is projected
 
-    @property
-    def _share(self) -> float:
-        return 1.0 if self.metric.loss is projected else self.teaching
+    def __call__(self, output: Tensor, target: Tensor, taught: Tensor | None, share: float) -> Tensor:
+        """() the mean over the images of a batch.
 
-    def __call__(self, output: Tensor, target: Tensor, taught: Tensor | None) -> Tensor:
-        """() the mean over the images of a batch; `taught` is the dense network's output, None where it is not needed."""
-        share = self._share
+        `taught` is the dense network's output, which is `share` (0..1) of what is learnt from: with 1 the targets are not
+        looked at, with 0 it may be None.
+        """
         if self.labels:
             loss = output.new_zeros(())
             if share < 1:
@@ -52,7 +49,7 @@ class Lesson:
                 loss = loss + share * divergence(output, taught)
             return loss
         wanted = target if taught is None else taught if share == 1 else share * taught + (1 - share) * target
-        loss_of = psnr_loss if self.metric.loss is projected else self.metric.loss
+        loss_of = psnr_loss if self.needs_teacher else self.metric.loss
         return loss_of(output, wanted).mean()
 
 

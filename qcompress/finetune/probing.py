@@ -1,4 +1,4 @@
-"""A whole training: first short trials of learning rates, where none is given, then the rest from the best of them."""
+"""A whole training: first short trials of what is not given, the learning rate and the teacher's share; then the rest."""
 
 from __future__ import annotations
 
@@ -9,10 +9,16 @@ from qcompress.finetune.contract import Length, Recipe
 from qcompress.finetune.state import State
 from qcompress.finetune.training import Course, Keep, Leg, train
 
-__all__ = ["RATES", "TRIAL", "taught"]
+__all__ = ["RATES", "SHARES", "TRIAL", "taught"]
 
 RATES = (1e-4, 3e-4, 1e-3, 3e-3)
 """Learning rates that may be tried: the two in the middle, and the one beyond the better of them."""
+
+SHARES = (1.0, 0.5, 0.0)
+"""Shares of the teacher that are tried, down as long as it gets better.
+
+The dense network's outputs win where images are few, and lose where it is not well trained itself (docs/finetuning.md).
+"""
 
 TRIAL = 0.03
 """Share of the training that one trial takes."""
@@ -24,44 +30,75 @@ Progress = Callable[[State, float], None]
 def taught(course: Course, state: State, recipe: Recipe, length: Length, keep: Keep, progress: Progress) -> State:
     """`state`, which may be one that was kept, trained for `length` in all, the trials included."""
     if state.rate is None:
-        state = _begun(course, state, recipe.rate, length, progress)
+        state = _Trials(course, state, length, progress).run(recipe)
         keep(state)
     assert state.rate is not None
+    assert state.teaching is not None
     spent = TRIAL * len(state.tried)
     rest = length.part(1 - spent) if length.seconds is None else Length(seconds=length.seconds - state.begun[1])
-    leg = Leg(state.rate, rest, recipe.points, recipe.patience, recipe.decay)
+    leg = Leg(state.rate, state.teaching, rest, recipe.points, recipe.patience, recipe.decay)
     return train(course, state, leg, keep, lambda now: progress(now, spent + (1 - spent) * leg.share(now)))
 
 
-def _begun(course: Course, start: State, rate: float | None, length: Length, progress: Progress) -> State:
-    """Ready for the main schedule: at the rate that is given, or after the trials, from where the best of them came to.
+class _Trials:
+    """Short trainings from one start on the same images.
 
-    Every trial is a whole schedule, down to nothing: a rate that is too high looks as good as it will be in the end.
+    Each is a whole schedule, down to nothing: a rate that is too high looks as good as it will be in the end.
     """
-    if rate is not None:
-        return replace(start, rate=rate)
-    trials: dict[float, State] = {}
 
-    def tried(place: int) -> float:
-        leg, before = Leg(RATES[place], length.part(TRIAL)), TRIAL * len(trials)
-        found = train(course, start, leg, lambda _: None, lambda now: progress(now, before + TRIAL * leg.share(now)))
-        trials[RATES[place]] = found
-        return found.history[-1][1]
+    def __init__(self, course: Course, start: State, length: Length, progress: Progress) -> None:
+        self._course, self._start, self._length, self._progress = course, start, length.part(TRIAL), progress
+        self._found: dict[tuple[float, float], State] = {}
 
-    tried(3 if tried(2) > tried(1) else 0)
-    best = max(trials, key=lambda rate: trials[rate].history[-1][1])
-    seconds = sum(trial.seconds for trial in trials.values())
-    facts = tuple((rate, trial.history[-1][1]) for rate, trial in trials.items())
-    found = trials[best] if trials[best].best_step else start  # where none was better than the start, from there
-    return replace(
-        found,
-        weights=found.average,
-        first={},
-        second={},
-        rate=best,
-        seconds=seconds,
-        begun=(found.step, seconds),
-        tried=facts,
-        stale=0,
-        ended=None,
-    )
+    def run(self, recipe: Recipe) -> State:
+        """Ready for the main schedule: with what is given, what did best of the rest, and from where the best trial came to."""
+        given = 1.0 if self._course.lesson.needs_teacher else recipe.teaching
+        share = SHARES[0] if given is None else given
+        rate = self._best_rate(share) if recipe.rate is None else recipe.rate
+        if given is None:
+            share = self._best_share(rate)
+        return self._after(rate, share)
+
+    def _best_rate(self, share: float) -> float:
+        middle = self._tried(RATES[1], share), self._tried(RATES[2], share)
+        self._tried(RATES[3] if middle[1] > middle[0] else RATES[0], share)
+        return max((rate for rate, _ in self._found), key=lambda rate: self._tried(rate, share))
+
+    def _best_share(self, rate: float) -> float:
+        best = SHARES[0]
+        for share in SHARES[1:]:
+            if not self._tried(rate, share) > self._tried(rate, best):
+                break
+            best = share
+        return best
+
+    def _tried(self, rate: float, share: float) -> float:
+        """What the network is worth after a trial."""
+        if (rate, share) not in self._found:
+            leg, before = Leg(rate, share, self._length), TRIAL * len(self._found)
+            self._found[rate, share] = train(
+                self._course,
+                self._start,
+                leg,
+                lambda _: None,
+                lambda now: self._progress(now, before + TRIAL * leg.share(now)),
+            )
+        return self._found[rate, share].history[-1][1]
+
+    def _after(self, rate: float, share: float) -> State:
+        """Where no trial was better than the start, from there."""
+        best, seconds = self._found.get((rate, share)), sum(trial.seconds for trial in self._found.values())
+        origin = best if best is not None and best.best_step else self._start
+        return replace(
+            origin,
+            weights=origin.average,
+            first={},
+            second={},
+            rate=rate,
+            teaching=share,
+            seconds=seconds,
+            begun=(origin.step, seconds),
+            tried=tuple((*tried, trial.history[-1][1]) for tried, trial in self._found.items()),
+            stale=0,
+            ended=None,
+        )

@@ -39,11 +39,11 @@ class State:
     first, second           Adam's moments of the gradients, of those parameters that had some
     step, seconds           steps of the optimiser, and of the clock, so far
     begun                   step and seconds at which the schedule began: after the trials
-    rate                    the highest of the schedule; None while that is still to be tried
+    rate, teaching          the highest of the schedule, and the teacher's share; None while they are still to be tried
     typical                 running mean of the gradients' norm
     value, best_step        of `best`, and when it was measured; `stale`: measurements in a row without a better one
     history                 (step, value) of every measurement, the start first
-    tried                   (rate, value) of the trials
+    tried                   (rate, teaching, value) of the trials
     """
 
     weights: Tensors
@@ -57,10 +57,11 @@ class State:
     seconds: float = 0.0
     begun: tuple[int, float] = (0, 0.0)
     rate: float | None = None
+    teaching: float | None = None
     typical: float = 0.0
     best_step: int = 0
     stale: int = 0
-    tried: tuple[tuple[float, float], ...] = ()
+    tried: tuple[tuple[float, float, float], ...] = ()
     ended: Ended | None = None
 
     def to(self, device: torch.device | str) -> State:
@@ -140,10 +141,11 @@ def _state(parts: dict[str, Tensors], found: Mapping[str, Any]) -> State:
         seconds=float(found["seconds"]),
         begun=(int(step), float(seconds)),
         rate=None if found["rate"] is None else float(found["rate"]),
+        teaching=None if found["teaching"] is None else float(found["teaching"]),
         typical=float(found["typical"]),
         best_step=int(found["best_step"]),
         stale=int(found["stale"]),
-        tried=tuple((float(rate), float(value)) for rate, value in found["tried"]),
+        tried=tuple((float(rate), float(share), float(value)) for rate, share, value in found["tried"]),
         ended=found["ended"],
     )
 

@@ -53,12 +53,13 @@ class Course:
 
 @dataclass(frozen=True)
 class Leg:
-    """One schedule from its warm-up to its end: its highest rate, its length, and how often is measured on the way.
+    """One schedule from its warm-up to its end: its highest rate, the teacher's share, its length, and measurements on the way.
 
     `patience` is how many measurements in a row without a better one end it; `decay` is of the average of the weights.
     """
 
     rate: float
+    teaching: float
     length: Length
     points: int = 1
     patience: int = 1
@@ -100,11 +101,11 @@ def train(course: Course, state: State, leg: Leg, keep: Keep, progress: Callable
 
     Whatever `keep` or a Ctrl-C raises ends it; the state that `keep` was told last is whole.
     """
-    desk = _Desk(course, state, leg.decay)
+    desk = _Desk(course, state, leg)
     done = leg.passed(state)
     while state.ended is None:
         progress(state)
-        state = desk.step(state, leg.rate * factor(leg.share(state, ahead=0.5)))
+        state = desk.step(state)
         if leg.passed(state) > done:
             done = leg.passed(state)
             state = desk.measured(state)
@@ -119,8 +120,8 @@ def train(course: Course, state: State, leg: Leg, keep: Keep, progress: Callable
 class _Desk:
     """A network in training beside its average, both in place; the states that it hands out have tensors of their own."""
 
-    def __init__(self, course: Course, state: State, decay: float) -> None:
-        self._course, self._decay = course, decay
+    def __init__(self, course: Course, state: State, leg: Leg) -> None:
+        self._course, self._leg = course, leg
         self._pupil, self._average = (
             _trainable(loaded(course.slim, part), course.device) for part in (state.weights, state.average)
         )
@@ -133,8 +134,9 @@ class _Desk:
             self._adam.state[self._weights[name]] = moments
         self._clock = time.monotonic() - state.seconds
 
-    def step(self, state: State, rate: float) -> State:
-        """One step of the optimiser at this rate: the weights and their average move."""
+    def step(self, state: State) -> State:
+        """One step of the optimiser: the weights and their average move."""
+        rate = self._leg.rate * factor(self._leg.share(state, ahead=0.5))
         for group in self._adam.param_groups:
             group["lr"] = rate
         self._adam.zero_grad(set_to_none=True)
@@ -175,15 +177,15 @@ class _Desk:
         kind = torch.device(course.device).type
         with torch.autocast(kind, torch.bfloat16, enabled=course.precision == "bfloat16"):
             taught = None
-            if course.lesson.taught:
+            if self._leg.teaching > 0:
                 with torch.no_grad():
                     taught = answer(self._dense, crops.inputs).float()
             output = answer(self._pupil, crops.inputs).float()
-        return course.lesson(output, crops.targets, taught)
+        return course.lesson(output, crops.targets, taught, self._leg.teaching)
 
     def _follow(self, steps: int) -> None:
         """The average takes a part of the weights: an equal one of all until it has seen some, then the latest count."""
-        part = 1 - min(self._decay, (1 + steps) / (10 + steps))
+        part = 1 - min(self._leg.decay, (1 + steps) / (10 + steps))
         with torch.no_grad():
             torch._foreach_lerp_(list(self._means.values()), list(self._weights.values()), part)
 

@@ -1,0 +1,120 @@
+"""What a pruned network is worth once it is trained: our pruning against Torch-Pruning's own, at equal MACs, trained alike.
+
+Networks x ways of pruning x seeds. All are trained by the tool's fine-tuning: the same steps, images, schedule, and the same
+trials of a learning rate and of the teacher's share. Reported on images that no stage has seen. `--shared-data` is a folder
+with the checkpoints, images and code that `selection_networks` names (the reference needs none of it). Every cell is a file
+under --out: a run that was stopped goes on, a failed cell is kept as failed until --retry. Then prints the tables.
+
+    python benchmarks/recovery.py --shared-data DIR --out DIR --device cuda --jobs 14 --pieces 3 --minutes 7
+    python benchmarks/recovery.py --out DIR --networks reference --seeds 0 --steps 20 --ways qcompress "Torch-Pruning Taylor"
+    python benchmarks/recovery.py --out DIR --only-tables
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from recovery_cells import WAYS, Effort, Record, Trained
+from selection_bench import Options
+from selection_jobs import Plan, run, unfinished
+from selection_networks import NETWORKS
+from selection_tables import spread
+
+DEFAULT = ("halfunet64-sidd", "dncnn25-gray", "reference")
+
+
+def arguments() -> argparse.ArgumentParser:
+    """The options."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shared-data", type=Path, default=Path(), help="folder of checkpoints, images and code")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the finished cells")
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(DEFAULT))
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--sparsity", type=float, default=0.5, help="share of the MACs that goes")
+    parser.add_argument("--steps", type=int, default=2000, help="of the optimiser, trials included")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--rate", type=float, help="learning rate (default: by trials)")
+    parser.add_argument("--teaching", type=float, help="share of the dense network's outputs (default: by trials)")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--jobs", type=int, default=1, help="processes, of one thread each")
+    parser.add_argument("--pieces", type=int, default=1, help="deal the cells of one network and seed to so many processes")
+    parser.add_argument("--minutes", type=float, help="begin no cell after that")
+    parser.add_argument("--retry", action="store_true", help="measure failed cells again")
+    parser.add_argument("--only-tables", action="store_true", help="of the cells that are there")
+    parser.add_argument("--report-images", type=int, help="at most so many, spread evenly")
+    return parser
+
+
+def items(given: argparse.Namespace) -> list[Trained]:
+    """Every cell that is asked for, the seeds one after the other: what is there when time runs out is whole networks."""
+    effort = Effort(given.sparsity, given.steps, given.batch, given.rate, given.teaching)
+    return [
+        Trained(network, way, seed, effort) for seed, network, way in itertools.product(given.seeds, given.networks, given.ways)
+    ]
+
+
+def read(out: Path) -> list[Record]:
+    """Every record under `out`."""
+    files = (path for name in NETWORKS for path in sorted((out / name).glob("*.json")))
+    return [Record.model_validate_json(path.read_text(encoding="utf-8")) for path in files]
+
+
+def markdown(records: Iterable[Record]) -> str:
+    """One table for each network, share and training."""
+    sections: dict[tuple[str, str], list[Record]] = {}
+    for record in records:
+        sections.setdefault((record.network, repr(record.effort)), []).append(record)
+    return "\n\n".join(_section(found) for found in sections.values())
+
+
+def _section(records: Sequence[Record]) -> str:
+    first = records[0]
+    effort, measured = first.effort, [record for record in records if record.failed is None]
+    dense = spread([record.dense for record in measured]).replace("+", "") if measured else "-"
+    length = f"{effort['steps']:g} steps of {effort['batch']:g}"
+    lines = [
+        f"### {first.network}, {effort['sparsity']:.0%} of the MACs, {length}, dense {dense}",
+        "",
+        "| way | MACs left | before training | trained | learning rates | teacher's shares | seeds |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for way in WAYS:
+        found = [record for record in measured if record.way == way]
+        if found:
+            lines.append(_row(way, found))
+    lines += sorted({f"- failed: {record.way}, seed {record.seed}: {record.failed}" for record in records if record.failed})
+    return "\n".join(lines)
+
+
+def _row(way: str, found: Sequence[Record]) -> str:
+    """Differences from the dense network: medians over the seeds, and the range."""
+    before = [record.started - record.dense for record in found if record.started is not None]
+    cells = (
+        way,
+        spread([record.macs for record in found], 3).replace("+", ""),
+        spread(before) if before else "",
+        spread([record.trained - record.dense for record in found]),
+        *(", ".join(sorted({f"{record.training[name]:g}" for record in found})) for name in ("rate", "teaching")),
+        str(len(found)),
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def main() -> None:
+    """Measures what is missing, and prints the tables."""
+    given = arguments().parse_args()
+    if not given.only_tables:
+        pixels = (8 if given.device == "cpu" else 16) * 96 * 96
+        options = Options(given.shared_data.resolve(), given.device, report_images=given.report_images, pixels=pixels)
+        until = None if given.minutes is None else time.time() + 60 * given.minutes
+        run(unfinished(items(given), given.out, given.retry), options, Plan(given.out, given.jobs, given.pieces, until))
+    print(markdown(read(given.out)))
+
+
+if __name__ == "__main__":
+    main()
