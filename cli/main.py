@@ -15,6 +15,7 @@ from qcompress._version import __version__
 from qcompress.cli import render
 from qcompress.cli.apply import apply
 from qcompress.cli.check import check
+from qcompress.cli.compare import compare
 from qcompress.cli.doctor import doctor
 from qcompress.cli.export import export
 from qcompress.cli.formulate import formulate
@@ -52,7 +53,7 @@ def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-for command in (prune, inspect, apply, export, verify, check, formulate, solve, report, plots, doctor):
+for command in (prune, inspect, apply, export, verify, check, compare, formulate, solve, report, plots, doctor):
     app.command()(_interruptible(command))
 
 
