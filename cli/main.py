@@ -15,6 +15,7 @@ from qcompress._version import __version__
 from qcompress.cli import render
 from qcompress.cli.apply import apply
 from qcompress.cli.check import check
+from qcompress.cli.compare import compare
 from qcompress.cli.doctor import doctor
 from qcompress.cli.export import export
 from qcompress.cli.formulate import formulate
@@ -60,6 +61,7 @@ for command in (
     export,
     verify,
     check,
+    compare,
     profile,
     formulate,
     solve,

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from qcompress import latency, seeds
@@ -18,9 +17,8 @@ from qcompress.conversion import Network, load_network
 from qcompress.data.tasks import Task
 from qcompress.errors import InputError, UsageError
 from qcompress.exporters import EXPORTERS
-from qcompress.exporters.runtime import Network as OnnxNetwork
 from qcompress.exporters.runtime import open_onnx
-from qcompress.framing import Run, frame, load_images
+from qcompress.framing import frame, load_images
 from qcompress.gate.limits import Gate
 from qcompress.latency import Latency
 from qcompress.markdown import metric_title
@@ -118,7 +116,7 @@ def verify(artifact: Path, reference: Path | None, settings: Settings, *, observ
         other = load_network(reference, settings.checkpoint)
     stride = other.stride if isinstance(other, Network) else 1
     with observer.stage("images"):
-        framed = frame(_runner(opened), channels[0], stride, settings.data, settings.verify.size)
+        framed = frame(verification.runner(opened), channels[0], stride, settings.data, settings.verify.size)
         measured = companions(metric(settings.metric, framed.task, framed.form.scale), framed.task)
         images = load_images(framed, settings.data, channels[0], stride, settings.seed)
     observer.say(f"images: {images.source}")
@@ -133,23 +131,6 @@ def verify(artifact: Path, reference: Path | None, settings: Settings, *, observ
     drop = first.drop(found.dense.mean(first.name), found.artifact.mean(first.name)) if found.dense else None
     gate = gated(settings.limits, first.difference_unit, drop, timed, found.size_bytes)
     return Check(found, measured, framed.task, images.source, timed, gate)
-
-
-def _runner(network: OnnxNetwork) -> Run:
-    """The file as what `frame` runs."""
-
-    def run(shape: tuple[int, ...]) -> tuple[int, ...] | None:
-        fixed = network.input_shape
-        if len(fixed) != len(shape) or any(
-            wanted not in (None, size) for wanted, size in zip(fixed[1:], shape[1:], strict=True)
-        ):
-            return None
-        try:
-            return (shape[0], *network(np.zeros((fixed[0] or 1, *shape[1:]), np.float32)).shape[1:])
-        except InputError:
-            return None
-
-    return run
 
 
 def _time(artifact: Path, other: Path | Network, settings: Settings, example_shape: tuple[int, ...]) -> Latency:

@@ -16,10 +16,22 @@ from qcompress.data.images import Pair, ReportImages
 from qcompress.data.reading import resized
 from qcompress.errors import DataError, InputError
 from qcompress.exporters.runtime import STRIDE_KEY, Network, find_stride, open_onnx
+from qcompress.framing import Run
 from qcompress.frozen import frozen
 from qcompress.metrics import AUTO, Metric, companions, metric
 
-__all__ = ["PARITY_GATE", "Parity", "Quality", "Verification", "enlarged", "measure", "outputs", "verify", "verify_onnx"]
+__all__ = [
+    "PARITY_GATE",
+    "Parity",
+    "Quality",
+    "Verification",
+    "enlarged",
+    "measure",
+    "outputs",
+    "runner",
+    "verify",
+    "verify_onnx",
+]
 
 PARITY_GATE = 1e-5  # of the output's largest absolute value, float32
 _PROBE = 64  # side of the images that find out a file's stride: a multiple of every stride looked for
@@ -127,6 +139,23 @@ def outputs(artifact: Path, dense: nn.Module, report: ReportImages, chosen: Sequ
     pairs, _ = _fitting(report, network)
     wanted = (pairs[place] for place in chosen)
     return [(pair, predict(pair.input[None])[0], network(_batch(pair.input, network))[0]) for pair in wanted]
+
+
+def runner(network: Network) -> Run:
+    """The file as what `framing.frame` runs."""
+
+    def run(shape: tuple[int, ...]) -> tuple[int, ...] | None:
+        fixed = network.input_shape
+        if len(fixed) != len(shape) or any(
+            wanted not in (None, size) for wanted, size in zip(fixed[1:], shape[1:], strict=True)
+        ):
+            return None
+        try:
+            return (shape[0], *network(np.zeros((fixed[0] or 1, *shape[1:]), np.float32)).shape[1:])
+        except InputError:
+            return None
+
+    return run
 
 
 class _Tally:
