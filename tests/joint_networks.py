@@ -9,9 +9,10 @@ import numpy as np
 from qcompress.groups import Group, Groups, Layer, Member
 from qcompress.joint.sizes import FileFacts, Sizes
 from qcompress.joint.table import Table
+from qcompress.search_profiles import Profile
 from qcompress.widths import WIDTHS
 
-__all__ = ["chain", "random_table", "residual"]
+__all__ = ["chain", "losses_of", "profiles_of", "random_table", "residual"]
 
 
 def _member(layer: str, side: str, channels: range) -> Member:
@@ -83,3 +84,25 @@ def random_table(
         growth = np.cumsum(np.concatenate((np.zeros(1), rises)))
         losses.append(rng.lognormal(0, 1) * growth if free else np.zeros(1))
     return Table(sizes, tuple(offers), tuple(energies), tuple(offered), tuple(losses))
+
+
+def profiles_of(table: Table, seed: int) -> list[Profile]:
+    """The energies of a table of all counts as profiles, whose units leave in a random order."""
+    rng, profiles = np.random.default_rng(seed), []
+    space = table.sizes.groups.space
+    for size, floor, energies in zip(space.sizes, space.floors, table.energies, strict=True):
+        rows, order = np.zeros((size - floor + 1, size), bool), rng.permutation(size)
+        for count, unit in enumerate(order[: size - floor].tolist(), 1):
+            rows[count:, unit] = True
+        profiles.append(Profile(np.zeros(size), np.zeros((size, size)), energies, rows))
+    return profiles
+
+
+def losses_of(table: Table) -> dict[str, dict[str, float]]:
+    """The losses of a table by layer and width."""
+    layers = zip(table.sizes.layers, table.widths, table.losses, strict=True)
+    return {
+        layer.name: {WIDTHS[place]: float(loss) for place, loss in zip(places, values, strict=True)}
+        for layer, places, values in layers
+        if len(places) > 1
+    }

@@ -22,16 +22,17 @@ from qcompress.budgets import Budget, budget
 from qcompress.data.images import CalibrationCrops
 from qcompress.errors import InputError, UsageError
 from qcompress.groups import Groups
-from qcompress.joint.choice import Solved
+from qcompress.joint import Demand, Sizes, Solve, Solved, choose
 from qcompress.metrics import Metric, metric
 from qcompress.problem import Problem
-from qcompress.reconstruction import Eliminated, eliminated, formulate
+from qcompress.reconstruction import Eliminated, eliminated, expanded, formulate
 from qcompress.reconstruction.calibration import _between, _monotone, calibrate
 from qcompress.reconstruction.expansion import Reconstruction
 from qcompress.reconstruction.formulating import _price, _priced
 from qcompress.recover.moments import measure_moments
 from qcompress.search import to_capacity
 from qcompress.selection import Selection, UnitSpace
+from qcompress.settings import SearchOptions
 from qcompress.solvers.profile import Profiles
 from qcompress.surgery import outputs_of
 from qcompress.tracing import trace
@@ -255,3 +256,23 @@ def test_the_price_grows_until_the_solution_is_no_worse() -> None:
     assert np.array_equal(solve(_priced(local, start, price)).selection.x, start)
     assert 2.5 <= price <= 5  # each of the two flips is charged
     assert np.array_equal(solve(_priced(local, start, _price(local, start, solve, always, 0.0))).selection.x, start)
+
+
+@pytest.mark.parametrize("align", [1, 4])
+def test_units_and_widths_for_a_size(align: int) -> None:
+    found, problems = half_unet(), list[Problem]()
+    sizes = Sizes(found.groups)
+    loss = float(sum(profile.energies[-1] for profile in found.profiles))
+    losses = {name: {"int8": 0.002 * loss, "int4": 0.02 * loss} for name in sizes.quantisable}
+
+    def expand(start: NDArray[np.bool_], solve: Solve) -> Problem:
+        problems.append(expanded(found, start, solve).problem)
+        return problems[0]
+
+    most = sizes.bytes() // 5
+    chosen = choose(found.profiles, losses, sizes, Demand(most), expand=expand, options=SearchOptions(align=align))
+    assert chosen.bytes == sizes.bytes(chosen.selection.counts, chosen.widths) <= most
+    assert len(problems) == 1
+    assert Alignment(found.groups.space, align, found.groups.widths).allows([*chosen.selection.counts.values()])
+    assert chosen.bound is not None
+    assert chosen.bound <= chosen.energy * (1 + 1e-9)  # no exchange pays here

@@ -28,6 +28,7 @@ from qcompress.selection import Selection
 from qcompress.settings import SearchOptions
 from qcompress.solvers import account_of, opened, rounds_of, solver
 from qcompress.solvers.protocol import Remote
+from qcompress.solvers.remote import ROUNDS
 
 __all__ = ["choose_aqc"]
 
@@ -62,12 +63,13 @@ def choose_aqc(
     files = AqcFiles(model, sizes, demand.widths, alignment, demand.target_bytes)
     backend, samples = solver(options.backend, **options.backend_options), _Samples(files)
     with opened(backend, say) as session:
-        samples.draw(session, rounds_of(session), options.reads, seed)
+        rounds = rounds_of(session) if isinstance(backend, Remote) else ROUNDS
+        samples.draw(session, rounds, options.reads, seed)
         account = account_of(session)
     found, qpu = samples.best(), None
     if isinstance(backend, Remote) and account is not None:
         default, here = solver(SearchOptions().backend), _Samples(files)
-        here.draw(default, len(samples.trace), options.reads, seed)
+        here.draw(default, ROUNDS, options.reads, seed)
         qpu = QpuFacts.model_validate({**asdict(account), "classical_energy": here.loss(*here.best())})
     return _result(samples, *found, qpu)
 

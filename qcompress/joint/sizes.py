@@ -90,11 +90,13 @@ class Sizes:
     def bytes(self, counts: Mapping[str, int] | None = None, widths: Mapping[str, str] | None = None) -> int:
         """Of the file, with so many units pruned per group and these widths by layer; absent: none, and float32.
 
-        Raises ValueError for a layer that cannot have a width, KeyError for an unknown width.
+        Raises ValueError for a layer that cannot have a width, and for an unknown width.
         """
         widths, counts = widths or {}, counts or {}
         if foreign := set(widths) - set(self.quantisable):
             raise ValueError(f"layers {sorted(foreign)} have no width, expected some of {self.quantisable}")
+        if unknown := set(widths.values()) - set(WIDTHS):
+            raise ValueError(f"widths {sorted(unknown)} are unknown, expected some of {WIDTHS}")
         row = np.array([[counts.get(group, 0) for group in self.groups.space.groups]], np.int64)
         every = np.array([[WIDTHS.index(widths.get(layer.name, "float32")) for layer in self.layers]], np.intp)
         return int(self.totals(row, every)[0])
