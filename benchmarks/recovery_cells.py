@@ -142,8 +142,7 @@ class Trained:
 
     def _in_steps(self, bench: Bench, job: Job, began: float) -> Record:
         """Trained as long in all; what it started from is not comparable, since it was trained before."""
-        aim = pipeline.asked(job.groups, job.settings)
-        _, found = gradual.decided(job, aim, pipeline.choose, pipeline.repair)
+        _, found = gradual.decided(job, job.asked, pipeline.choose, pipeline.repair)
         return self._record(bench, found, None, {"prune and train": bench.clock() - began})
 
     def _record(self, bench: Bench, found: Recovered, started: float | None, seconds: dict[str, float]) -> Record:

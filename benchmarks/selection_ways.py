@@ -304,7 +304,7 @@ class Refined:
             seed=seed,
             feasible=lambda one: alignment.allows(one.space.counts(one.x)),
             surrogate=made.value.energy if self.helped else None,
-            proposer=proposer(self.proposer, inside=alignment.align > 1),
+            proposer=proposer(self.proposer, inside=not alignment.free),
             screening=Screening() if self.helped else None,
             racing=Racing() if self.helped else None,
         )

@@ -34,6 +34,8 @@ __all__ = [
     "Floor",
     "Ignore",
     "Json",
+    "Keep",
+    "KeepAtMost",
     "LearningRate",
     "MaxDrop",
     "MaxImages",
@@ -42,6 +44,7 @@ __all__ = [
     "Mean",
     "MetricName",
     "MinSpeedup",
+    "MultipleOf",
     "Minutes",
     "Noise",
     "Opset",
@@ -65,7 +68,9 @@ __all__ = [
     "parse_arch_args",
     "parse_backend_options",
     "parse_coefficients",
+    "parse_multiples",
     "parse_normalisation",
+    "parse_shares",
 ]
 
 NORMALISATIONS = {"imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))}
@@ -247,6 +252,21 @@ Ignore = Annotated[
     list[str] | None, typer.Option(metavar="PATTERN", help="Keep layers whose name matches (shell wildcards); repeatable.")
 ]
 Floor = Annotated[int, typer.Option(help="Units that every group keeps at least.")]
+Keep = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="PATTERN=SHARE",
+        help="Groups whose name, or a layer's, matches keep at least this share of their units: 'enc.0.*=0.75'; 1 freezes "
+        "them; repeatable.",
+    ),
+]
+KeepAtMost = Annotated[
+    list[str] | None, typer.Option(metavar="PATTERN=SHARE", help="They keep at most this share of their units; repeatable.")
+]
+MultipleOf = Annotated[
+    list[str] | None,
+    typer.Option(metavar="PATTERN=N", help="They keep multiples of so many channels, whatever --align is; repeatable."),
+]
 Backend = Annotated[
     str,
     typer.Option(
@@ -328,6 +348,37 @@ def parse_arch_args(text: str | None) -> Mapping[str, Any] | None:
     if not isinstance(value, dict):
         raise UsageError(f"--arch-args must be a JSON object, got {type(value).__name__}", """for example '{"width": 32}'""")
     return value
+
+
+def parse_shares(option: str, pairs: Sequence[str] | None) -> dict[str, float]:
+    """The values of an option PATTERN=NUMBER as a mapping.
+
+    >>> parse_shares("--keep", ["enc.*=0.75"])
+    {'enc.*': 0.75}
+    """
+    found = {}
+    for pair in pairs or ():
+        pattern, _equals, value = pair.rpartition("=")
+        try:
+            found[pattern] = float(value)
+        except ValueError:
+            pattern = ""
+        if not pattern:
+            raise UsageError(f"{option} {pair!r}: expected PATTERN=NUMBER", f"for example {option} 'enc.*=0.75'")
+    return found
+
+
+def parse_multiples(option: str, pairs: Sequence[str] | None) -> dict[str, int]:
+    """The same for whole numbers.
+
+    >>> parse_multiples("--multiple-of", ["up.*=8"])
+    {'up.*': 8}
+    """
+    found = parse_shares(option, pairs)
+    broken = next((value for value in found.values() if not value.is_integer()), None)
+    if broken is not None:
+        raise UsageError(f"{option}: {broken} is no whole number", f"for example {option} 'up.*=8'")
+    return {pattern: int(value) for pattern, value in found.items()}
 
 
 def parse_coefficients(pairs: Sequence[str]) -> dict[str, float]:

@@ -45,7 +45,11 @@ class Alignment:
     Only whole fractions count: of 24 those are 12 and 6, of 9 none. With `align` 1 every number is allowed. `fixed` gives the
     steps outright: for groups that are what is left of larger ones.
 
-    Raises UsageError for `align` below 1, ValueError for widths of another number of groups or below 1.
+    `multiples` are alignments of single groups, in place of `align` where not 0; `ceilings` are the most units that each keeps.
+    Empty, there are none.
+
+    Raises UsageError for `align` below 1, and by `allowed` for a group that no multiple is left for between its floor and its
+    ceiling; ValueError for widths of another number of groups or below 1.
 
     >>> Alignment(UnitSpace.of([("a", 64), ("b", 16), ("c", 3)]), 16).allowed
     ((0, 16, 32, 48), (0, 8), (0, 1, 2))
@@ -56,6 +60,8 @@ class Alignment:
     space: UnitSpace
     align: int = 1
     widths: tuple[int, ...] = ()
+    multiples: tuple[int, ...] = ()
+    ceilings: tuple[int, ...] = ()
     fixed: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
@@ -74,16 +80,29 @@ class Alignment:
         if self.fixed:
             return self.fixed
         widths = self.widths or (1,) * len(self.space.sizes)
-        return tuple(_step(size, self.align, width) for size, width in zip(self.space.sizes, widths, strict=True))
+        aligns = self.multiples or (0,) * len(self.space.sizes)
+        columns = zip(self.space.sizes, aligns, widths, strict=True)
+        return tuple(_step(size, align or self.align, width) for size, align, width in columns)
+
+    @property
+    def free(self) -> bool:
+        """Whether every count is allowed that the floors allow."""
+        return self.align == 1 and not any(self.multiples) and self.ceilings in ((), self.space.sizes)
 
     @cached_property
     def allowed(self) -> tuple[tuple[int, ...], ...]:
-        """Per group the numbers of *pruned* units that are allowed, ascending from 0."""
-        groups = zip(self.space.sizes, self.space.floors, self.steps, strict=True)
-        return tuple(
-            tuple(size - kept for kept in (size, *(k for k in range(size - 1, floor - 1, -1) if k % step == 0)))
-            for size, floor, step in groups
-        )
+        """Per group the numbers of *pruned* units that are allowed, ascending: from 0 where there is no ceiling."""
+        found = []
+        ceilings = self.ceilings or self.space.sizes
+        for g, (size, floor, step) in enumerate(zip(self.space.sizes, self.space.floors, self.steps, strict=True)):
+            kept = (size, *(k for k in range(size - 1, floor - 1, -1) if k % step == 0))
+            found.append(tuple(size - k for k in kept if k <= ceilings[g]))
+            if not found[-1]:
+                raise UsageError(
+                    f"group {self.space.groups[g]} is to keep {floor} to {ceilings[g]} units, none a multiple of {step}",
+                    "change --keep-at-most, --multiple-of or --align",
+                )
+        return tuple(found)
 
     @cached_property
     def most(self) -> NDArray[np.int64]:
@@ -124,7 +143,12 @@ class Alignment:
 
 
 def aligned_budget(
-    align: int | None, budget_at: Callable[[int], Budget], widths: tuple[int, ...] = (), largest: int = BLOCKS[0]
+    align: int | None,
+    budget_at: Callable[[int], Budget],
+    widths: tuple[int, ...] = (),
+    largest: int = BLOCKS[0],
+    multiples: tuple[int, ...] = (),
+    ceilings: tuple[int, ...] = (),
 ) -> tuple[Budget, Alignment]:
     """The budget, and which counts per group are allowed to meet it; `budget_at` makes the budget for a block of channels.
 
@@ -138,13 +162,13 @@ def aligned_budget(
             continue
         try:
             budget = budget_at(block)
-            alignment = Alignment(budget.space, block, widths)
+            alignment = Alignment(budget.space, block, widths, multiples, ceilings)
             if (alignment.reach(budget).target - budget.target) * SLACK <= len(budget.space):
                 return budget, alignment
         except UsageError:
             continue  # a smaller block may do; what none can do is said about single channels, below
     budget = budget_at(align or BLOCKS[-1])
-    alignment = Alignment(budget.space, align or BLOCKS[-1], widths)
+    alignment = Alignment(budget.space, align or BLOCKS[-1], widths, multiples, ceilings)
     alignment.reach(budget)
     return budget, alignment
 

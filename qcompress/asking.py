@@ -11,6 +11,7 @@ from qcompress.alignment import Alignment, aligned_budget
 from qcompress.budgets import BUDGETS, Budget, Cost, budget, cost_share, cost_within
 from qcompress.errors import UsageError
 from qcompress.groups import Groups
+from qcompress.protection import protection
 from qcompress.settings import Settings
 from qcompress.targets import AtMost, Speedup, Target
 
@@ -39,7 +40,8 @@ def asked(groups: Groups, settings: Settings, prices: Mapping[str, Price] = NO_P
     """
     at = _share(groups, settings, prices) if settings.target is None else _within(groups, settings, settings.target, prices)
     largest = prices["latency"].block if settings.budget == "latency" else processor.block()
-    return aligned_budget(settings.search.align, at, groups.widths, largest)
+    limits = protection(groups, settings.search)
+    return aligned_budget(settings.search.align, at, groups.widths, largest, limits.multiples, limits.ceilings)
 
 
 def share_of(settings: Settings, target: Budget) -> float:

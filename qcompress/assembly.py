@@ -234,6 +234,13 @@ def _common_words(settings: Settings) -> list[str]:
     words += ["--plots"] * settings.plots
     for pattern in search.ignore:
         words += ["--ignore", pattern]
+    for option, limits in (
+        ("--keep", search.keep),
+        ("--keep-at-most", search.keep_at_most),
+        ("--multiple-of", search.multiple_of),
+    ):
+        for pattern, value in limits.items():
+            words += [option, f"{pattern}={value:g}"]
     return words
 
 

@@ -48,6 +48,8 @@ def formulate(
         raise UsageError(
             f"budget {settings.budget}: a problem is written for a share of {names} only", "name a sparsity of one"
         )
+    if settings.search.keep_at_most or settings.search.multiple_of:
+        raise UsageError("keep_at_most, multiple_of: a problem file has no place for them", "prune here, with qcompress prune")
     claim_file(path)
 
     wanted(settings).check()

@@ -124,7 +124,8 @@ class _Course:
         """The job of a step, which is to reach `target`, in units and counts of the dense network."""
         groups, space = self._job.groups, self._dense.groups.space
         steps = dict(zip(space.groups, alignment.steps, strict=True))
-        left = Alignment(groups.space, alignment.align, groups.widths, tuple(steps[name] for name in groups.space.groups))
+        fixed = tuple(steps[name] for name in groups.space.groups)
+        left = Alignment(groups.space, alignment.align, groups.widths, fixed=fixed)
         return replace(self._job, aim=(remaining(target, self._gone, groups), left))
 
     def _slimmed(self, model: nn.Module) -> Job:

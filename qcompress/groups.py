@@ -7,7 +7,7 @@ in `Module.named_modules()`; nothing here holds a module.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -149,18 +149,23 @@ class Cut:
 
 @dataclass(frozen=True)
 class Groups:
-    """Everything that tracing found. `layers` are in the order of execution, `groups` in the order of their producers."""
+    """Everything that tracing found. `layers` are in the order of execution, `groups` in the order of their producers.
+
+    Every group keeps `floor` units at least, and as many as its place in `floors` says, where there are any.
+    """
 
     groups: tuple[Group, ...]
     layers: tuple[Layer, ...]
     kept_whole: tuple[KeptWhole, ...]
     example_shape: tuple[int, ...]  # of the input at which `Layer.positions` were counted, batch of 1 included
     floor: int = 1
+    floors: tuple[int, ...] = ()
 
     @cached_property
     def space(self) -> UnitSpace:
         """The units of all groups."""
-        return UnitSpace.of(((group.name, group.size) for group in self.groups), self.floor)
+        space = UnitSpace.of(((group.name, group.size) for group in self.groups), self.floor)
+        return replace(space, floors=tuple(map(max, space.floors, self.floors))) if self.floors else space
 
     @cached_property
     def widths(self) -> tuple[int, ...]:

@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from qcompress import loading, tracing
+from qcompress import loading, processor, tracing
+from qcompress.alignment import Alignment
 from qcompress.groups import Groups, KeptWhole
-from qcompress.settings import CheckpointOptions
+from qcompress.protection import protected, protection
+from qcompress.settings import CheckpointOptions, SearchOptions
 
 __all__ = ["GroupLine", "Inspection", "inspect"]
 
 
 @dataclass(frozen=True)
 class GroupLine:
-    """One coupled group: its units, its layers, what the first to go frees, and Torch-Pruning's opinion if asked."""
+    """One coupled group: its units, its layers, what the first to go frees, and Torch-Pruning's opinion if asked.
+
+    `may_keep` are the numbers of units that it may be left with, ascending.
+    """
 
     name: str
     units: int
     layers: tuple[str, ...]
     params_per_unit: int
     macs_per_unit: int
+    may_keep: tuple[int, ...]
     opinion: str | None = None
 
 
@@ -44,10 +51,17 @@ class Inspection:
     kept_whole: tuple[KeptWhole, ...]
 
     def rows(self) -> list[tuple[str, ...]]:
-        """One row per group: name, units, layers, parameters and MACs that one unit frees, and the opinion if there is one."""
+        """One row per group: name, units, which it may keep, layers, parameters and MACs that one unit frees, the opinion."""
         return [
             (
-                *(g.name, str(g.units), str(len(g.layers)), f"{g.params_per_unit:,}", f"{g.macs_per_unit:,}"),
+                *(
+                    g.name,
+                    str(g.units),
+                    _brief(g.may_keep),
+                    str(len(g.layers)),
+                    f"{g.params_per_unit:,}",
+                    f"{g.macs_per_unit:,}",
+                ),
                 *([] if g.opinion is None else [g.opinion]),
             )
             for g in self.groups
@@ -72,6 +86,7 @@ class Inspection:
                     "layers": list(g.layers),
                     "params_per_unit": g.params_per_unit,
                     "macs_per_unit": g.macs_per_unit,
+                    "may_keep": list(g.may_keep),
                 }
                 | ({} if g.opinion is None else {"torch_pruning": g.opinion})
                 for g in self.groups
@@ -81,18 +96,23 @@ class Inspection:
 
 
 def inspect(
-    path: Path, options: CheckpointOptions, *, size: int, ignore: tuple[str, ...] = (), compare: bool = False
+    path: Path, options: CheckpointOptions, *, size: int, search: SearchOptions | None = None, compare: bool = False
 ) -> Inspection:
     """Load the checkpoint and trace it at a size x size input (rounded up to the network's stride).
 
-    With `compare`, every group has Torch-Pruning's opinion beside it: see `second_opinion`.
+    Of `search` the alignment and what is protected count. With `compare`, every group has Torch-Pruning's opinion with it, see
+    `second_opinion`.
     """
     checkpoint = loading.load(path, arch=options.arch, arch_args=options.arch_args, trust_pickle=options.trust_pickle)
     example = torch.zeros(checkpoint.example_shape(size))
-    groups = tracing.trace(checkpoint.model, example, ignore=ignore)
+    search = search or SearchOptions()
+    groups = protected(tracing.trace(checkpoint.model, example, ignore=search.ignore, floor=search.floor), search)
+    limits = protection(groups, search)
+    align = processor.block() if search.align is None else search.align
+    allowed = Alignment(groups.space, align, groups.widths, limits.multiples, limits.ceilings).allowed
     opinions = _opinions(checkpoint.model, example, groups) if compare else {}
     lines = []
-    for group in groups.groups:
+    for group, counts in zip(groups.groups, allowed, strict=True):
         one = {group.name: 1}
         layers = tuple(dict.fromkeys(member.layer for member in group.members))
         lines.append(
@@ -102,6 +122,7 @@ def inspect(
                 layers,
                 groups.params() - groups.params(one),
                 groups.macs() - groups.macs(one),
+                tuple(sorted(group.size - k for k in counts)),
                 opinions.get(group.name),
             )
         )
@@ -117,6 +138,23 @@ def inspect(
         tuple(lines),
         groups.kept_whole,
     )
+
+
+def _brief(counts: tuple[int, ...]) -> str:
+    """Numbers of units as a person would say them.
+
+    >>> _brief((8, 16, 24)), _brief((12, 16, 20, 22)), _brief((1, 2, 3, 5, 6))
+    ('8, 16, 24', '12, 16, 20, 22', '5 of 1 to 6')
+    >>> _brief(tuple(range(1, 65))), _brief(tuple(range(16, 257, 16)))
+    ('1 to 64', '16 to 256 in steps of 16')
+    """
+    if len(counts) <= 4:
+        return ", ".join(map(str, counts))
+    steps = {b - a for a, b in pairwise(counts)}
+    if len(steps) > 1:
+        return f"{len(counts)} of {counts[0]} to {counts[-1]}"
+    step = steps.pop()
+    return f"{counts[0]} to {counts[-1]}" + (f" in steps of {step}" if step > 1 else "")
 
 
 def _opinions(model: nn.Module, example: Tensor, groups: Groups) -> dict[str, str]:

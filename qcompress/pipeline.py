@@ -50,6 +50,7 @@ from qcompress.plans import Plan
 from qcompress.plots.requirement import require
 from qcompress.plots.table import FOLDER, forget
 from qcompress.progress import SILENT, Observer, Stopwatch
+from qcompress.protection import protected
 from qcompress.recover import reestimate_batchnorm
 from qcompress.recover.choice import Recovered, recover_best
 from qcompress.recover.moments import measure_moments
@@ -316,6 +317,7 @@ def prepare(
         example = torch.zeros(found.example_shape)
         groups = tracing.trace(checkpoint.model, example, ignore=settings.search.ignore, floor=settings.search.floor)
         advance(1, f"{len(groups.space)} units in {len(groups.groups)} groups")
+    groups = protected(groups, settings.search)
     prices = {} if price is None else price(checkpoint, groups, found.example_shape, watch)
     with watch.stage("images") as advance:
         if images is None:
@@ -379,7 +381,7 @@ def choose(job: Job, *, folder: Path | None = None, given: Found | None = None) 
     """
     settings = job.settings
     target, alignment = job.asked
-    candidates = proposer(settings.refine.proposer, inside=alignment.align > 1)
+    candidates = proposer(settings.refine.proposer, inside=not alignment.free)
     keeps = folder if given is not None or not is_remote(settings.search) else None
     refines = settings.refine.most != 0
     with job.crew() as crew:

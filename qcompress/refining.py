@@ -174,7 +174,7 @@ def _facts(job: Job, found: Found, alignment: Alignment, proposer: Proposing) ->
         "selection images": " ".join(kept_scores.digest_of(part.cpu().numpy()) for part in (crops.inputs, crops.targets)),
         "metric": job.metric.chooser.name,
         "sparsity": f"{settings.sparsity if settings.target is None else settings.target!r} {settings.budget}",
-        "align": str(alignment.align),
+        "align": " ".join(map(str, (alignment.align, *(part for part in (alignment.multiples, alignment.ceilings) if part)))),
         "seed": str(settings.seed),
         "proposer": repr(proposer),
         "batch": str(settings.refine.batch),

@@ -145,7 +145,7 @@ def _allocate(profiles: Sequence[Profile], goal: Budget, alignment: Alignment, g
         return goal.allocate([profile.energies for profile in profiles], alignment.allowed)
     if goal.counts_units:
         return allocate_count(profiles, goal.target, alignment.allowed)
-    if alignment.align > 1:
+    if not alignment.free:
         return allocate_blocks(profiles, goal, alignment)
     starts = (greedy, greedy_counts(profiles, goal))
     ends = (allocate_cost(profiles, goal, start) for start in starts)
@@ -183,7 +183,7 @@ def _energy(profiles: Sequence[Profile], counts: NDArray[np.int64]) -> float:
 
 def _baseline(task: _Task) -> Row:
     """Greedy pruning, then descent by swaps."""
-    free = task.alignment.align == 1 and not isinstance(task.goal, Allocating)
+    free = task.alignment.free and not isinstance(task.goal, Allocating)
     greedy = _finish(task, task.greedy if free else task.allocate())
     return greedy if task.problem.separable else baseline_coupled(task.problem, task.goal, task.alignment, greedy)
 
@@ -198,7 +198,7 @@ def _recombine(task: _Task, seed: int, baseline: Row) -> Row:
 
 def _finish(task: _Task, counts: NDArray[np.int64]) -> Row:
     """(n,) the profiles' rows at `counts`, after descent by swaps that keep the capacity, and aligned counts too."""
-    free = task.alignment.align == 1
+    free = task.alignment.free
     if free and not task.goal.counts_units and not isinstance(task.goal, Allocating):
         counts = allocate_cost(task.profiles, task.goal, counts)
     rows = [profile.rows[k] for profile, k in zip(task.profiles, counts.tolist(), strict=True)]

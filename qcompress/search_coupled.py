@@ -209,7 +209,7 @@ def _trim(walk: Walk) -> None:
         for g in np.flatnonzero(walk.counts).tolist():
             counts = walk.counts.copy()
             counts[g] = _level(walk, g, -1)
-            if walk.met(counts):
+            if counts[g] < walk.counts[g] and walk.met(counts):
                 fewer.append((_promised(walk, g, int(counts[g])), g, int(counts[g] - walk.counts[g])))
         if not fewer:
             return

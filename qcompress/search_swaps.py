@@ -32,7 +32,7 @@ class Walk:
         self.problem, self.budget, self.alignment = problem, budget, alignment
         self.couplings = problem.matrix()
         self.group_of = problem.space.group_of
-        self.free = alignment.align == 1  # any count is allowed
+        self.free = alignment.free
         self.tolerance = 1e-11 * float(np.abs(problem.linear).sum() + np.abs(self.couplings).sum())
         self._met: dict[bytes, bool] = {}
         self.go(np.zeros(len(problem.space), bool))

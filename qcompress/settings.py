@@ -79,6 +79,8 @@ class SearchOptions:
     """How the units are chosen: what is minimised, by which solver, which layers are out of bounds.
 
     `selection` is a file that `solve` wrote: it takes the place of the search, and its budget, sparsity and align count.
+    By patterns (fnmatch) of groups, or of layers that make their channels: `keep` is the share of units that stays at least,
+    `keep_at_most` the share that stays at most, `multiple_of` the number of channels that what stays is a multiple of.
     `relinearise` is the number of steps that scores are taken anew in (None: 6 where `objective` is `Auto` and stands for the
     hybrid, else 1); an objective that is not made from scores takes 1.
     `latency_table` is a file of `qcompress profile`, for the budget latency; None: it is measured on this machine first.
@@ -95,12 +97,22 @@ class SearchOptions:
     selection: Path | None = None
     relinearise: int | None = None
     latency_table: Path | None = None
+    keep: Mapping[str, float] = field(default_factory=dict)
+    keep_at_most: Mapping[str, float] = field(default_factory=dict)
+    multiple_of: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.floor < 1:
             raise UsageError(f"the floor of units per group must be at least 1, got {self.floor}")
         if self.align is not None and self.align < 1:
             raise UsageError(f"align must be at least 1, got {self.align}", "1 allows every number of channels")
+        for name, shares in (("keep", self.keep), ("keep-at-most", self.keep_at_most)):
+            for pattern, share in shares.items():
+                if not 0 <= share <= 1:  # nan fails too
+                    raise UsageError(f"{name} {pattern}={share}: expected a share, 0 to 1", "0.75 is three quarters")
+        for pattern, multiple in self.multiple_of.items():
+            if multiple < 1:
+                raise UsageError(f"multiple-of {pattern}={multiple}: expected at least 1", "8 keeps multiples of 8 channels")
         if self.reads < 1:
             raise UsageError(f"reads must be at least 1, got {self.reads}")
         if self.relinearise is not None and self.relinearise < 1:
@@ -321,6 +333,8 @@ class Settings:
             raise UsageError(f"steps must be at least 1, got {self.steps}", "1 removes everything at once")
         if self.steps > 1 and self.search.selection is not None:
             raise UsageError(f"steps {self.steps}: a selection that was found elsewhere is one step", "leave --steps out")
+        if self.steps > 1 and (self.search.keep or self.search.keep_at_most or self.search.multiple_of):
+            raise UsageError(f"steps {self.steps}: groups are protected by pattern in one step only", "leave --steps out")
 
     @property
     def repair(self) -> Literal["none", "bias", "lstsq"]:
