@@ -329,6 +329,9 @@ class Settings:
             raise UsageError(f"options of fine-tuning, but recover is {self.recover}", "--recover finetune")
         if self.search.latency_table is not None and self.budget != "latency":
             raise UsageError(f"a latency table is given, but the budget is {self.budget}", "--budget latency, or leave it out")
+        self._check_steps()
+
+    def _check_steps(self) -> None:
         if self.steps < 1:
             raise UsageError(f"steps must be at least 1, got {self.steps}", "1 removes everything at once")
         if self.steps > 1 and self.search.selection is not None:
