@@ -230,7 +230,7 @@ def test_what_is_calibrated_on_are_the_first_crops(monkeypatch: pytest.MonkeyPat
     losses = [np.arange(size, dtype=np.float64) for size in groups.space.sizes]
     crops = CalibrationCrops(inputs, inputs)
     measure = Metric("counting", "", False, counting, both)
-    corrected, calls = calibrate(model, groups, crops, measure, lambda name, cut: None, orders, losses)
+    corrected, calls, _ = calibrate(model, groups, crops, measure, lambda name, cut: None, orders, losses)
     assert set(seen) == {9}
     assert calls == 1 + 4 * len(orders) <= len(seen)  # one more, to see whether the network can be followed
     assert all(one[0] == 0 and (np.diff(one) >= 0).all() for one in corrected)

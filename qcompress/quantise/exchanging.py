@@ -27,7 +27,7 @@ class Exchange:
     """Other parameters for a layer, and what rounds its input."""
 
     weight: nn.Parameter
-    bias: nn.Parameter | None
+    bias: nn.Parameter
     levels: InEightBits | None
 
 

@@ -13,7 +13,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
-from qcompress.recover.design import Affine, weight_matrix
+from qcompress.recover.design import Affine
 
 __all__ = ["LEVELS", "along_outputs", "halved", "largest", "least_error", "on_grid", "per_column"]
 
@@ -26,24 +26,24 @@ _SMALLEST = 0.3
 _Transposed: TypeAlias = nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
 
 
-def largest(module: Affine, width: str) -> Tensor:
-    """(g, 1, outputs / g) float64 scales at which the largest weight of every output is the last level."""
-    matrix = weight_matrix(module)[:, :-1]
+def largest(module: Affine, matrix: Tensor, width: str) -> Tensor:
+    """(g, 1, outputs / g) float64 scales at which the largest weight of every output is the last level.
+
+    `matrix` (g, D, outputs / g) are weights that `module` could have.
+    """
     return _representable(_shared(module, matrix.abs().amax(1, keepdim=True)) / LEVELS[width][1])
 
 
-def least_error(module: Affine, width: str, importance: Tensor | None = None) -> Tensor:
+def least_error(module: Affine, matrix: Tensor, width: str, importance: Tensor) -> Tensor:
     """(g, 1, outputs / g) float64 scales that minimise the squared error of the weights, each times its `importance` (g, D).
 
     Tried are the scale of the largest weight and shares of it, which cut the largest weights off.
     """
-    matrix = weight_matrix(module)[:, :-1]
-    weights = matrix.new_ones(*matrix.shape[:2], 1) if importance is None else importance[:, :, None]
-    whole = largest(module, width)
+    whole = largest(module, matrix, width)
     best, least = whole, matrix.new_full(whole.shape, torch.inf)
     for step in range(_SHARES):
         scale = _representable(whole * (1 - (1 - _SMALLEST) * step / (_SHARES - 1)))
-        squares = (on_grid(matrix, scale, width) - matrix).square() * weights
+        squares = (on_grid(matrix, scale, width) - matrix).square() * importance[:, :, None]
         error = _shared(module, squares.sum(1, keepdim=True), total=True)
         best, least = torch.where(error < least, scale, best), torch.minimum(error, least)
     return best

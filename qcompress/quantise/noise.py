@@ -20,13 +20,13 @@ from qcompress.frozen import answer, frozen
 from qcompress.metrics import Metric
 from qcompress.progress import Advance
 from qcompress.quantise.exchanging import Exchange, Exchanging
-from qcompress.quantise.grids import LEVELS, halved, least_error, on_grid
+from qcompress.quantise.grids import LEVELS, halved, largest, on_grid
 from qcompress.quantise.ranges import Ranges, observe
 from qcompress.quantise.rounding import compensated_by
 from qcompress.quantise.simulate import InEightBits, check_widths
 from qcompress.reconstruction.calibration import TRUST, measured_crops
 from qcompress.reconstruction.sensitivity import measure_sensitivity
-from qcompress.recover.design import Affine, divisions, output_rows, parameters_of, places_of, weight_matrix
+from qcompress.recover.design import Affine, divisions, output_rows, places_of, set_matrix, weight_matrix
 from qcompress.recover.moments import SecondMoments, affine
 from qcompress.recover.passes import after
 
@@ -47,23 +47,25 @@ def measure(
     metric: Metric,
     *,
     moments: Mapping[str, SecondMoments] | None = None,
-    ratio: float | None = None,
+    ratio: float = 1.0,
     calibrated: bool = True,
     progress: Advance | None = None,
 ) -> dict[str, dict[str, float]]:
     """By layer and width, what the network loses if that layer alone has that width: 0 or more, float32 loses 0.
 
-    Weights are on the grids of least error, rounded to nearest or, for layers with `moments` (of their inputs on `crops`, as
+    Weights are rounded to nearest or, for layers with `moments` (of their inputs on `crops`, as
     for a static repair), so that errors compensate; the input of an int8 layer is rounded over its range, and the bias makes
     up for the mean error. That is what `prepare` does, less what it learns from layers before.
 
-    Predicted is the Gauss-Newton loss: the covariance of the errors at the layer's outputs, weighted by what they are worth at
-    the network's output (`reconstruction.sensitivity`). Measured is the rise of `metric.chooser`'s loss on the crops, as many
-    as `reconstruction.calibration` measures on. What counts is their geometric mean, the measured losses taken times `ratio`,
-    and believed within a factor. With `Eliminated.ratio` that is, step by step, how the losses of pruned groups come about:
-    they and these are in one unit, and can be added up. Without it, predicted losses are brought to the total of the
-    measured, and the unit is that of `metric.chooser`. Not `calibrated`, losses are the predicted ones, as those of
-    `eliminated(calibrated=False)` are.
+    What counts is measured: the rise of `metric.chooser`'s loss on the crops, as many as `reconstruction.calibration` measures
+    on, `ratio` times. Beside it stands what is predicted, the covariance of the errors at the layer's outputs weighted by what
+    they are worth at the network's output (the Gauss-Newton loss, `reconstruction.sensitivity`): brought to the measured total,
+    it is believed that no loss is further from it than a factor. So a loss that a few crops take for a gain still counts.
+
+    With `Eliminated.ratio`, these losses are in the unit of the profiles of pruned groups, and both can be added up: those are
+    geometric means of predicted losses and measured ones, the latter brought by `ratio` to the total of the former. Left at 1,
+    the unit is that of `metric.chooser`. Not `calibrated`, nothing is measured and losses are the predicted ones, which is the
+    unit of `eliminated(calibrated=False)`.
 
     A layer's int8 may cost more than its int4, whose input is not rounded. Layers that the network does not call, or on which
     its output does not depend, lose nothing. `progress` is told the share done, 0..1. Raises UsageError for a name that is no
@@ -77,12 +79,12 @@ def measure(
     variants = {key: _Variant.of(model, *key, ranges, (moments or {}).get(key[0])) for key in asked}
     predicted = _predicted(model, layers, some, variants)
     result = {name: dict.fromkeys(widths, 0.0) for name in layers}
-    measured = {}
+    losses = predicted
     if calibrated:
-        trials = [key for key in predicted if key[1] not in _UNMEASURED]
-        measured = _measured(model, some, metric.chooser, {key: variants[key] for key in trials}, progress)
-    for (name, width), value in _steadied(predicted, measured, ratio).items():
-        result[name][width] = value
+        trials = {key: variants[key] for key in predicted if key[1] not in _UNMEASURED}
+        losses = _believed(predicted, _measured(model, some, metric.chooser, trials, progress))
+    for (name, width), loss in losses.items():
+        result[name][width] = loss * (ratio if calibrated else 1.0)
     return result
 
 
@@ -101,21 +103,20 @@ class _Variant:
         weights = matrix[:, :-1]
         if width not in LEVELS:
             weights = halved(weights)
-        elif moments is None:
-            weights = on_grid(weights, least_error(module, width), width)
         else:
-            energy = moments.second.diagonal(dim1=1, dim2=2)[:, :-1]
-            scale = least_error(module, width, energy.repeat_interleave(moments.shared, 1))
-            weights = compensated_by(moments, weights, scale, width)
+            scale = largest(module, weights, width)
+            weights = on_grid(weights, scale, width) if moments is None else compensated_by(moments, weights, scale, width)
         found = copy.deepcopy(module).requires_grad_(False)
-        weight, bias = parameters_of(module, torch.cat((weights, matrix[:, -1:]), 1))
-        found.weight, found.bias = nn.Parameter(weight, False), nn.Parameter(bias, False)
+        set_matrix(found, torch.cat((weights, matrix[:, -1:]), 1))
         return cls(found, InEightBits.over(*ranges[name]) if width == "int8" and name in ranges else None)
 
     @property
     def exchange(self) -> Exchange:
         """As `Exchanging` takes it."""
-        return Exchange(self.module.weight, self.module.bias, self.levels)
+        weight, bias = self.module.weight, self.module.bias
+        assert isinstance(weight, nn.Parameter)
+        assert isinstance(bias, nn.Parameter)
+        return Exchange(weight, bias, self.levels)
 
     def __call__(self, x: Tensor) -> Tensor:
         """What the layer gives for its input `x`."""
@@ -203,16 +204,13 @@ def _measured(
     return found
 
 
-def _steadied(predicted: Mapping[_Key, float], measured: Mapping[_Key, float], ratio: float | None) -> dict[_Key, float]:
-    """The geometric mean of the two; `ratio` takes the measured to the unit of the result."""
-    if not measured:
-        return dict(predicted)
-    believed = {key: value for key, value in measured.items() if math.isfinite(value)}
-    totals = sum(max(value, 0.0) for value in believed.values()), sum(predicted[key] for key in believed)
-    own = totals[1] / totals[0] if min(totals) > 0 else 1.0  # takes measured losses to predicted ones
+def _believed(predicted: Mapping[_Key, float], measured: Mapping[_Key, float]) -> dict[_Key, float]:
+    """The measured losses within a factor of the predicted ones, these brought to the measured total."""
+    finite = {key: value for key, value in measured.items() if math.isfinite(value)}
+    total, expected = sum(max(value, 0.0) for value in finite.values()), sum(predicted[key] for key in finite)
+    scale = total / expected if expected > 0 else 1.0
     result = {}
     for key, value in predicted.items():
-        expected = value if ratio is not None else value / own
-        seen = believed.get(key, value / own) * (1.0 if ratio is None else ratio)
-        result[key] = math.sqrt(expected * min(max(seen, expected / TRUST), expected * TRUST))
+        usual = scale * value
+        result[key] = min(max(finite.get(key, usual), usual / TRUST), usual * TRUST)
     return result

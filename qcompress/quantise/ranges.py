@@ -14,10 +14,13 @@ from qcompress.errors import InputError
 from qcompress.frozen import answer, frozen
 from qcompress.quantise.layers import before
 
-__all__ = ["Ranges", "observe", "step_of"]
+__all__ = ["SHARES", "Ranges", "least_error", "observe", "step_of"]
 
 Ranges: TypeAlias = Mapping[str, tuple[float, float]]
 """(least, largest) value of a layer's input, by the layer's name."""
+
+SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)
+"""Of a range, that are tried."""
 
 _LEVELS = 255
 
@@ -41,6 +44,27 @@ def observe(model: nn.Module, layers: Iterable[str], crops: Crops, batch: int = 
         for start in range(0, len(crops), batch):
             answer(model, crops.inputs[start : start + batch])
     return found
+
+
+def least_error(model: nn.Module, ranges: Ranges, crops: Crops, batch: int = 8) -> dict[str, tuple[float, float]]:
+    """`ranges`, each shrunk so that what the layer sees of `crops` is rounded with the least squared error.
+
+    The few values beyond are cut off, and all others lie on finer levels. Shares of the range down to `SHARES[-1]` are tried.
+    """
+    errors = {name: [0.0] * len(SHARES) for name in ranges}
+
+    def see(name: str, x: Tensor) -> None:
+        low, high = ranges[name]
+        for place, share in enumerate(SHARES):
+            scale, zero_point = step_of(share * low, share * high)
+            rounded = torch.fake_quantize_per_tensor_affine(x, scale, zero_point, 0, _LEVELS)
+            errors[name][place] += float((rounded - x).square().sum(dtype=torch.float64))
+
+    with frozen(model), torch.no_grad(), before(model, ranges, see):
+        for start in range(0, len(crops), batch):
+            answer(model, crops.inputs[start : start + batch])
+    best = {name: SHARES[found.index(min(found))] for name, found in errors.items()}
+    return {name: (best[name] * low, best[name] * high) for name, (low, high) in ranges.items()}
 
 
 def step_of(low: float, high: float) -> tuple[float, int]:

@@ -65,7 +65,8 @@ def simulated(
         module = affine(found, name)
         given = None if scales is None else scales.get(name)
         if width in LEVELS:
-            scale = largest(module, width) if given is None else per_column(module, given.to(module.weight.device))
+            matrix = weight_matrix(module)[:, :-1]
+            scale = largest(module, matrix, width) if given is None else per_column(module, given.to(matrix.device))
             _put_on_grid(module, scale, width)
         if width == "int8":
             if name not in ranges:

@@ -40,9 +40,11 @@ def calibrate(
     orders: Sequence[NDArray[np.intp]],
     losses: Sequence[NDArray[np.float64]],
     progress: Advance | None = None,
-) -> tuple[list[NDArray[np.float64]], int]:
-    """The losses (most + 1,) of every group, corrected, and the number of measurements: candidates on 8 crops
-    of 96 pixels a side, or as much of others; on four times as many pixels where an image has a label.
+) -> tuple[list[NDArray[np.float64]], int, float]:
+    """The losses (most + 1,) of every group, corrected; the number of measurements; and by what these were multiplied.
+
+    Candidates are measured on 8 crops of 96 pixels a side, or as much of others; on four times as many pixels where an image
+    has a label.
 
     Corrected is the geometric mean of what was predicted and what was measured between it (interpolated, made monotone, and
     brought to the same total): in trials on four networks it was level with either alone or ahead. A group of which no consumer
@@ -74,7 +76,7 @@ def calibrate(
     predicted = sum(float(loss[at].sum()) for loss, (at, _) in zip(losses, points, strict=True) if loss.any())
     measured = sum(float(values.sum()) for loss, (_, values) in zip(losses, points, strict=True) if loss.any())
     ratio = predicted / measured if measured > 0 and predicted > 0 else 1.0
-    return [_between(loss, at, ratio * values) for loss, (at, values) in zip(losses, points, strict=True)], calls
+    return [_between(loss, at, ratio * values) for loss, (at, values) in zip(losses, points, strict=True)], calls, ratio
 
 
 def measured_crops(crops: CalibrationCrops) -> CalibrationCrops:

@@ -48,6 +48,7 @@ class Eliminated:
 
     predicted  per group (most + 1,) the least-squares losses; `profiles` have them corrected
     measurements  candidates measured for that, see `calibrate`
+    ratio  profiles' unit over the unit of `metric.chooser`, in which losses are measured; 1 where nothing was measured
     """
 
     groups: Groups
@@ -55,6 +56,7 @@ class Eliminated:
     profiles: tuple[Profile, ...]
     predicted: tuple[NDArray[np.float64], ...]
     measurements: int
+    ratio: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,14 +94,14 @@ def eliminated(
         losses.append(loss)
         if progress:
             progress(0.2 + 0.3 * (number + 1) / len(groups.groups))
-    energies, calls = losses, 0
+    energies, calls, ratio = losses, 0, 1.0
     if calibrated:
         rest = progress and (lambda done, note="": progress(0.5 + 0.5 * done, note))
-        energies, calls = calibrate(model, groups, crops, metric, StaticRepair(model, moments), orders, losses, rest)
+        energies, calls, ratio = calibrate(model, groups, crops, metric, StaticRepair(model, moments), orders, losses, rest)
     profiles = tuple(
         _profile(order, energy, size) for order, energy, size in zip(orders, energies, groups.space.sizes, strict=True)
     )
-    return Eliminated(groups, parts, profiles, tuple(losses), calls)
+    return Eliminated(groups, parts, profiles, tuple(losses), calls, ratio)
 
 
 def formulate(known: Eliminated, target: Budget, alignment: Alignment, seed: int) -> Formulated:

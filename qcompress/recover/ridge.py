@@ -37,6 +37,14 @@ class NormalEquations:
             setattr(result, name, getattr(self, name) + getattr(other, name))
         return result
 
+    def inputs(self) -> Tensor:
+        """(g, D + 1, D + 1) mean of [x, 1]'[x, 1]."""
+        return torch.as_tensor(self._gram) / self.weight
+
+    def targets(self) -> Tensor:
+        """(g, D + 1, outputs) mean of [x, 1]'y."""
+        return torch.as_tensor(self._moment) / self.weight
+
     def variance(self) -> Tensor:
         """(g, outputs) variance of the targets."""
         mean = torch.as_tensor(self._sum) / self.weight
