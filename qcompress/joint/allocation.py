@@ -21,13 +21,13 @@ from qcompress.joint.lines import Line, line, steep
 from qcompress.joint.relaxation import Offered, Relaxation, everything
 from qcompress.joint.table import State, Table
 
-__all__ = ["SPLITS", "Allocation", "allocate_bytes", "whole_line"]
+__all__ = ["FEW_SPLITS", "SPLITS", "Allocation", "allocate_bytes", "whole_line"]
 
 LABELS = 65
 """Of a group that offers more counts, so many evenly spaced ones are tried first, then those between the best."""
 
-SPLITS = 24
-"""At most so often what is offered is split in two."""
+SPLITS, FEW_SPLITS = 24, 4
+"""At most so often what is offered is split in two; the few where an allocation is one of many."""
 
 ENOUGH = 1e-3
 """Of the energy: where the bound is as near as that, nothing is split any more."""

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from qcompress.joint.allocation import SPLITS, Allocation, allocate_bytes
+from qcompress.joint.allocation import FEW_SPLITS, SPLITS, Allocation, allocate_bytes
 from qcompress.joint.held import FEW_PRICES, PRICES, allocate_held
 from qcompress.joint.problem import JointSpace
 from qcompress.joint.sizes import Sizes
@@ -27,7 +27,7 @@ class SizeBudget:
 
     `widths` are places in `WIDTHS` per layer of `sizes.layers`, the widest first: those of one width have no steps. A width
     that takes more bytes than a wider one, as narrow ones do in a layer of few weights, frees what the wider one does: so
-    capacity never falls, and `chosen` takes the wider one. `splits`: how hard an allocation is looked for.
+    capacity never falls, and `chosen` takes the wider one. With `quick`, allocations are looked for less hard.
     """
 
     space_of: JointSpace
@@ -36,7 +36,7 @@ class SizeBudget:
     most: int
     filters: int | None = None
     block: int = 1
-    splits: int = SPLITS
+    quick: bool = False
     name = "size"
     unit = "bytes"
     counts_units = False
@@ -113,8 +113,8 @@ class SizeBudget:
 
     def _allocation(self, table: Table) -> Allocation:
         if self.filters is not None:
-            return allocate_held(table, self.most, self.filters, prices=PRICES if self.splits else FEW_PRICES)
-        return allocate_bytes(table, self.most, splits=self.splits)
+            return allocate_held(table, self.most, self.filters, prices=FEW_PRICES if self.quick else PRICES)
+        return allocate_bytes(table, self.most, splits=FEW_SPLITS if self.quick else SPLITS)
 
     def table(self, energies: Sequence[NDArray[np.float64]], allowed: Sequence[Sequence[int]]) -> Table:
         """The choices, for energies by count of every group and the counts that are allowed."""

@@ -107,7 +107,7 @@ class _Run:
         begun = table.quantisation(known.state)
 
         def solve(problem: Problem) -> Solved:
-            whole, quick = space.problem(problem, steps), replace(target, splits=0)
+            whole, quick = space.problem(problem, steps), replace(target, quick=True)
             found = to_capacity(whole, quick, Profiles(), self.seed, align=alignment, certified=False).selection
             return Solved(space.network(found), self.offers.lost(target.chosen(found)) - begun)
 
