@@ -9,13 +9,14 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: help demo test extras fast lint types imports docs-check wheel bench-refine clean
+.PHONY: help demo test extras fast lint types imports docs wheel bench-refine clean
 
 help:
 	@echo "make demo    prune the reference checkpoint to half of its filters on the shipped photographs"
 	@echo "make test    lint, types, import rules, all tests"
 	@echo "make extras  the tests of what needs spandrel, timm, onnx2torch and ray"
 	@echo "make fast    the tests that take seconds"
+	@echo "make docs    build the documentation site into site/"
 	@echo "make wheel   build the wheel and the source distribution into dist/"
 
 $(VENV)/.ready: pyproject.toml constraints.txt
@@ -63,6 +64,20 @@ EXTRAS_TESTS := tests/test_loaders_extras.py tests/test_security_networks.py tes
 extras: $(VENV)-extras/.ready
 	PYTHONPATH="$(CURDIR)" QCOMPRESS_EXTRAS=1 OMP_NUM_THREADS=1 $(VENV)-extras/bin/python -m pytest $(EXTRAS_TESTS)
 
+# The generator of the site is in an environment of its own, laid over the first, whose commands and names become pages.
+$(VENV)-docs/.ready: $(VENV)/.ready
+	$(PYTHON) -m venv $(VENV)-docs
+	$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' > "$$($(VENV)-docs/bin/python -c 'import site; print(site.getsitepackages()[0])')/base.pth"
+	$(VENV)-docs/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt '.[docs]'
+	$(VENV)-docs/bin/python -m pip --disable-pip-version-check uninstall --quiet --yes qcompress
+	@touch $@
+
+docs: $(VENV)-docs/.ready
+	PYTHONPATH="$(CURDIR)" $(VENV)-docs/bin/python docs/tools/site_build.py build/docs
+	$(VENV)-docs/bin/zensical build --strict --config-file build/docs/mkdocs.yml
+	rm -rf site
+	mv build/docs/site site
+
 fast: $(VENV)/.ready-dev
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow"
 
@@ -72,4 +87,4 @@ wheel: $(VENV)/.ready-dev
 	$(BIN)/python -m build
 
 clean:
-	rm -rf build dist *.egg-info demo.slim .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf build dist site *.egg-info demo.slim .mypy_cache .ruff_cache .pytest_cache .hypothesis

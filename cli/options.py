@@ -206,7 +206,7 @@ Ray = Annotated[
     typer.Option(
         metavar="ADDRESS",
         help="Spread them over a Ray cluster instead, at HOST:PORT, or auto: the one that runs here (pip install "
-        "'qcompress[ray]').",
+        "'qcompress\\[ray]').",
     ),
 ]
 Opset = Annotated[int, typer.Option(help="ONNX opset to write.")]

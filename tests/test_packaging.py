@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ def test_links_for_type_checkers_point_to_the_folders(name: str) -> None:
 def test_constraints_pin_what_the_project_needs() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     pinned = {line.split("==")[0].lower().replace("_", "-") for line in (ROOT / "constraints.txt").read_text().splitlines()}
-    for requirement in project["dependencies"] + project["optional-dependencies"]["dev"]:
+    for requirement in [*project["dependencies"], *chain(*project["optional-dependencies"].values())]:
         name = requirement.split(">")[0].split("=")[0].strip()
         assert name in pinned, name
 
