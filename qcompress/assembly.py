@@ -6,13 +6,14 @@ import json
 import platform
 import shlex
 from collections.abc import Mapping
+from dataclasses import asdict
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import qcompress.reference
-from qcompress import rank_correlation, targets
+from qcompress import bisection, rank_correlation, targets
 from qcompress._version import __version__
 from qcompress.alignment import BLOCKS
 from qcompress.checkpoints import Checkpoint
@@ -44,9 +45,11 @@ from qcompress.reports import (
     RefineFacts,
     Report,
     SearchFacts,
+    SmallestFacts,
     SplitFacts,
     SsimFacts,
     Status,
+    TrialFacts,
     UnitFacts,
     to_json,
 )
@@ -137,6 +140,7 @@ def assemble(
         latency=LatencyFacts.model_validate(timed).model_copy(update={"predicted": _predicted(job, choice)}),
         parity=ParityFacts.model_validate(checked.parity),
         search=_search_facts(settings, choice),
+        smallest=_smallest_facts(job, drop),
         refine=_refine_facts(choice, job.metric.chooser),
         data=_data_facts(job),
         files={path.name: _file_facts(path) for path in sorted(stage.iterdir())},
@@ -171,6 +175,7 @@ def command(checkpoint: Checkpoint, settings: Settings) -> str:
         "--refine-minutes": (settings.refine.minutes, default.refine.minutes),
         "--proposer": (settings.refine.proposer, default.refine.proposer),
         "--recover": (settings.recover, default.recover),
+        "--max-drop": (settings.limits.max_drop if settings.target == targets.Smallest() else None, None),
         "--latency-table": (search.latency_table, None),
         "--align": (search.align, default.search.align),
         "--floor": (search.floor, default.search.floor),
@@ -366,6 +371,21 @@ def _search_facts(settings: Settings, choice: Choice) -> SearchFacts:
         exact_groups=proven.exact_groups if proven else None,
         trace=tuple(probe._asdict() for probe in found.trace) if found else (),
         qpu=choice.qpu,
+    )
+
+
+def _smallest_facts(job: Job, drop: float) -> SmallestFacts | None:
+    """How the share of the budget was found, where it was looked for; `drop` is that on the report images."""
+    sized = job.sized
+    if sized is None:
+        return None
+    return SmallestFacts(
+        limit=sized.limit,
+        confidence=bisection.CONFIDENCE,
+        crops=sized.crops,
+        share=job.settings.sparsity,
+        confirmed=drop <= sized.limit,
+        trials=tuple(TrialFacts(**asdict(trial), within=trial.within(sized.limit)) for trial in sized.trials),
     )
 
 

@@ -5,7 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from qcompress.reports import CostPair, LatencyFacts, MetricFacts, PredictedFacts, QpuFacts, RefineFacts, Report, SearchFacts
+from qcompress.reports import (
+    CostPair,
+    LatencyFacts,
+    MetricFacts,
+    PredictedFacts,
+    QpuFacts,
+    RefineFacts,
+    Report,
+    SearchFacts,
+    SmallestFacts,
+)
 from qcompress.visible import visible
 
 __all__ = ["code_block", "escape", "headline", "metric_title", "summary_rows", "to_markdown"]
@@ -172,6 +182,8 @@ def _method(report: Report) -> Iterator[str]:
     yield text + "."
     if search.qpu is not None:
         yield from _qpu(search.qpu)
+    if report.smallest is not None:
+        yield from _smallest(report.smallest, report.metric)
     if refine is not None:
         yield (
             f"Refinement: {_plain(refine.evaluations, 0)} evaluations, {refine.accepted} improvements, "
@@ -182,6 +194,28 @@ def _method(report: Report) -> Iterator[str]:
     rows = ((name, str(split.images), f"`{split.sha256[:16]}`") for name, split in roles)
     yield f"Images: {escape(data.source)}."
     yield _table(("role", "images", "hash"), rows)
+
+
+def _smallest(found: SmallestFacts, metric: MetricFacts) -> Iterator[str]:
+    """The trials, and whether the report images confirm the result."""
+    unit = _difference_unit(metric)
+    said = "is within the limit, too" if found.confirmed else "is **above the limit**"
+    yield (
+        f"The smallest network within a drop of {_plain(found.limit, 3, unit)}: judged on {found.crops} crops of the selection "
+        f"images, with a one-sided margin of {_percent(found.confidence)}; on the report images the drop {said}."
+    )
+    rows = (
+        (
+            f"{100 * (trial.share or 0):.2f} %",
+            f"{trial.params:,}",
+            f"{trial.macs:,}",
+            f"{_signed(trial.drop, 3)}{unit}",
+            _plain(trial.margin, 3),
+            "yes" if trial.within else "no",
+        )
+        for trial in found.trials
+    )
+    yield _table(("share removed", "parameters", "MACs", "drop", "margin", "within"), rows)
 
 
 def _predicted(refine: RefineFacts) -> Iterator[str]:

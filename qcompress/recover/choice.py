@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from qcompress.data.images import CalibrationCrops, Crops, SelectionCrops
@@ -20,7 +21,7 @@ from qcompress.progress import Advance
 from qcompress.recover import LayerFigures, Level, has_batchnorm, recover, reestimate_batchnorm
 from qcompress.recover.static import StaticRepair
 
-__all__ = ["Recovered", "mean_metric", "recover_best"]
+__all__ = ["Recovered", "evidence", "mean_metric", "recover_best"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,14 +36,19 @@ class Recovered:
     value: float = math.nan  # of the metric on the selection crops
 
 
-def mean_metric(model: nn.Module, crops: Crops, metric: Metric, batch: int = 8) -> float:
-    """The metric of `crops`, in its unit: for most the mean over them."""
+def evidence(model: nn.Module, crops: Crops, metric: Metric, batch: int = 8) -> NDArray[np.float64]:
+    """(N, ...): what the metric needs of each of the crops."""
     with torch.inference_mode():
-        evidence = [
+        found = [
             metric.evidence_of(answer(model, crops.inputs[start : start + batch]), crops.targets[start : start + batch])
             for start in range(0, len(crops), batch)
         ]
-    return metric.overall(np.concatenate(evidence))
+    return np.concatenate(found)
+
+
+def mean_metric(model: nn.Module, crops: Crops, metric: Metric, batch: int = 8) -> float:
+    """The metric of `crops`, in its unit: for most the mean over them."""
+    return metric.overall(evidence(model, crops, metric, batch))
 
 
 def recover_best(
