@@ -16,6 +16,7 @@ from qcompress.cli import render
 from qcompress.cli.apply import apply
 from qcompress.cli.check import check
 from qcompress.cli.compare import compare
+from qcompress.cli.compress import compress
 from qcompress.cli.doctor import doctor
 from qcompress.cli.export import export
 from qcompress.cli.formulate import formulate
@@ -56,6 +57,7 @@ def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
 
 for command in (
     prune,
+    compress,
     inspect,
     apply,
     export,

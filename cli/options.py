@@ -68,11 +68,13 @@ __all__ = [
     "parse_arch_args",
     "parse_backend_options",
     "parse_coefficients",
+    "parse_drop",
     "parse_multiples",
     "parse_normalisation",
     "parse_shares",
 ]
 
+_DROP_UNITS = ("db", "points", "%")
 NORMALISATIONS = {"imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))}
 
 
@@ -82,6 +84,20 @@ class Budget(StrEnum):
     filters = "filters"
     params = "params"
     macs = "macs"
+
+
+def parse_drop(text: str | float) -> float:
+    """The value of --max-drop: a number, perhaps with the unit of the metric.
+
+    >>> parse_drop("0.1dB"), parse_drop("2 points"), parse_drop("0.01")
+    (0.1, 2.0, 0.01)
+    """
+    bare = str(text).strip().lower()
+    unit = next((unit for unit in _DROP_UNITS if bare.endswith(unit)), "")
+    try:
+        return float(bare.removesuffix(unit))
+    except ValueError:
+        raise UsageError(f"--max-drop {text!r}: expected a number", "for example --max-drop 0.1dB") from None
 
 
 class Recover(StrEnum):
@@ -220,7 +236,12 @@ Dynamic = Annotated[
     bool, typer.Option("--dynamic/--static", help="Let batch, height and width vary where the network allows it.")
 ]
 MaxDrop = Annotated[
-    float | None, typer.Option(help="Exit with 4 when the metric on report images drops by more than this (dB for psnr).")
+    float | None,
+    typer.Option(
+        parser=parse_drop,
+        metavar="DROP",
+        help="Exit with 4 when the metric on report images drops by more than this: 0.1, or 0.1dB (points for accuracy).",
+    ),
 ]
 MinSpeedup = Annotated[
     float | None,

@@ -21,6 +21,7 @@ def prune(
     target_size: target_options.TargetSize = None,
     target_latency: target_options.TargetLatency = None,
     speedup: target_options.Speedup = None,
+    smallest: target_options.Smallest = False,
     latency_table: target_options.LatencyTable = None,
     backend: options.Backend = "profile",
     align: options.Align = "auto",
@@ -110,7 +111,14 @@ def prune(
 
     means, stds = options.parse_normalisation(mean, std)
     asked = target_options.parse_target(
-        sparsity, budget, params=target_params, macs=target_macs, size=target_size, latency=target_latency, speedup=speedup
+        sparsity,
+        budget,
+        params=target_params,
+        macs=target_macs,
+        size=target_size,
+        latency=target_latency,
+        speedup=speedup,
+        smallest=smallest,
     )
     settings = s.Settings(
         sparsity=asked.sparsity,

@@ -18,6 +18,7 @@ __all__ = [
     "Budget",
     "BudgetName",
     "LatencyTable",
+    "Smallest",
     "Sparsity",
     "Speedup",
     "TargetLatency",
@@ -66,6 +67,14 @@ Speedup = Annotated[
     float | None, typer.Option(metavar="FACTOR", help="The network is to be predicted so many times as fast: 2.")
 ]
 
+Smallest = Annotated[
+    bool,
+    typer.Option(
+        "--smallest",
+        help="Remove as much of the budget as the drop that --max-drop allows: judged on selection images, with a margin, and "
+        "confirmed on the report images.",
+    ),
+]
 LatencyTable = Annotated[
     Path | None,
     typer.Option(
@@ -91,6 +100,7 @@ def parse_target(
     size: str | None = None,
     latency: str | None = None,
     speedup: float | None = None,
+    smallest: bool = False,
 ) -> Asked:
     """The share or the one target that is asked for. Raises UsageError for several, and for a budget that is not the target's.
 
@@ -102,6 +112,7 @@ def parse_target(
     amounts = {"params": params, "macs": macs, "size": size, "latency": latency}
     given = {f"--target-{name}": name for name, text in amounts.items() if text is not None}
     given |= {"--speedup": "latency"} if speedup is not None else {}
+    given |= {"--smallest": (budget or Budget.filters).value} if smallest else {}
     options = [*(["--sparsity"] if sparsity is not None else []), *given]
     if len(options) > 1:
         raise UsageError(f"{' and '.join(options)} are given, expected one of them", "a run has one target")
@@ -110,6 +121,8 @@ def parse_target(
     (option, name), *_ = given.items()
     if budget not in (None, name):
         raise UsageError(f"{option} is a target of {name}, but --budget {budget} is given", "leave --budget out")
+    if smallest:
+        return Asked(0.5, name, targets.Smallest())
     if speedup is not None:
         return Asked(0.5, name, targets.Speedup(speedup))
     return Asked(0.5, name, targets.AtMost(targets.parse_amount(str(amounts[name]), name, option)))

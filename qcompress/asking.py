@@ -13,7 +13,7 @@ from qcompress.errors import UsageError
 from qcompress.groups import Groups
 from qcompress.protection import protection
 from qcompress.settings import Settings
-from qcompress.targets import AtMost, Speedup, Target
+from qcompress.targets import AtMost, Smallest, Speedup
 
 __all__ = ["NO_PRICES", "Price", "asked", "share_of"]
 
@@ -38,7 +38,8 @@ def asked(groups: Groups, settings: Settings, prices: Mapping[str, Price] = NO_P
 
     Raises UsageError where allowed counts do not reach the target.
     """
-    at = _share(groups, settings, prices) if settings.target is None else _within(groups, settings, settings.target, prices)
+    whole = settings.target is None or isinstance(settings.target, Smallest)  # the latter has found a share by then
+    at = _share(groups, settings, prices) if whole else _within(groups, settings, prices)
     largest = prices["latency"].block if settings.budget == "latency" else processor.block()
     limits = protection(groups, settings.search)
     return aligned_budget(settings.search.align, at, groups.widths, largest, limits.multiples, limits.ceilings)
@@ -46,7 +47,9 @@ def asked(groups: Groups, settings: Settings, prices: Mapping[str, Price] = NO_P
 
 def share_of(settings: Settings, target: Budget) -> float:
     """The share of the budget's capacity that was asked for."""
-    return settings.sparsity if settings.target is None else target.target / max(target.dense, 1)
+    if settings.target is None or isinstance(settings.target, Smallest):
+        return settings.sparsity
+    return target.target / max(target.dense, 1)
 
 
 def _share(groups: Groups, settings: Settings, prices: Mapping[str, Price]) -> Callable[[int], Budget]:
@@ -63,21 +66,22 @@ def _share(groups: Groups, settings: Settings, prices: Mapping[str, Price]) -> C
     return at
 
 
-def _within(groups: Groups, settings: Settings, target: Target, prices: Mapping[str, Price]) -> Callable[[int], Budget]:
+def _within(groups: Groups, settings: Settings, prices: Mapping[str, Price]) -> Callable[[int], Budget]:
     counted = {"params": Price(groups.params), "macs": Price(groups.macs)}
     price = _price({**prices, **counted}, settings.budget)
-    most = _most(target, settings.budget, price)
+    most = _most(settings, price)
     return lambda block: cost_within(
         settings.budget, most, groups.space, price.cost, block=price.block, additive=price.additive
     )
 
 
-def _most(target: Target, name: str, price: Price) -> float:
+def _most(settings: Settings, price: Price) -> float:
     """What may stay, in the budget's own unit."""
+    target = settings.target
     if isinstance(target, Speedup):
         return price.cost({}) / target.factor
     assert isinstance(target, AtMost)
-    return target.amount * 1e9 if name == "latency" else target.amount
+    return target.amount * 1e9 if settings.budget == "latency" else target.amount
 
 
 def _price(prices: Mapping[str, Price], name: str) -> Price:

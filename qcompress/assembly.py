@@ -6,13 +6,14 @@ import json
 import platform
 import shlex
 from collections.abc import Mapping
+from dataclasses import asdict
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import qcompress.reference
-from qcompress import crops, html, rank_correlation, targets
+from qcompress import bisection, crops, html, rank_correlation, targets
 from qcompress._version import __version__
 from qcompress.alignment import BLOCKS
 from qcompress.checkpoints import Checkpoint
@@ -48,11 +49,13 @@ from qcompress.reports import (
     RefineFacts,
     Report,
     SearchFacts,
+    SmallestFacts,
     SplitFacts,
     SsimFacts,
     Status,
     StepFacts,
     TrainingFacts,
+    TrialFacts,
     UnitFacts,
     to_json,
 )
@@ -139,6 +142,7 @@ def assemble(
         latency=LatencyFacts.model_validate(timed).model_copy(update={"predicted": _predicted(job, choice)}),
         parity=ParityFacts.model_validate(checked.parity),
         search=_search_facts(settings, choice),
+        smallest=_smallest_facts(job, drop),
         refine=_refine_facts(choice, job.metric.chooser),
         recover=_recover_facts(job, choice, recovered),
         data=_data_facts(job),
@@ -212,6 +216,7 @@ def _common_words(settings: Settings) -> list[str]:
         "--learning-rate": (settings.finetune.rate, None),
         "--teaching": (settings.finetune.teaching, None),
         "--steps": (settings.steps, default.steps),
+        "--max-drop": (settings.limits.max_drop if settings.target == targets.Smallest() else None, None),
         "--latency-table": (search.latency_table, None),
         "--align": (search.align, default.search.align),
         "--floor": (search.floor, default.search.floor),
@@ -436,6 +441,21 @@ def _search_facts(settings: Settings, choice: Choice) -> SearchFacts:
         exact_groups=proven.exact_groups if proven else None,
         trace=tuple(probe._asdict() for probe in found.trace) if found else (),
         qpu=choice.qpu,
+    )
+
+
+def _smallest_facts(job: Job, drop: float) -> SmallestFacts | None:
+    """How the share of the budget was found, where it was looked for; `drop` is that on the report images."""
+    sized = job.sized
+    if sized is None:
+        return None
+    return SmallestFacts(
+        limit=sized.limit,
+        confidence=bisection.CONFIDENCE,
+        crops=sized.crops,
+        share=job.settings.sparsity,
+        confirmed=drop <= sized.limit,
+        trials=tuple(TrialFacts(**asdict(trial), within=trial.within(sized.limit)) for trial in sized.trials),
     )
 
 

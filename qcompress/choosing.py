@@ -39,11 +39,11 @@ def find(
     if isinstance(job.settings.search.objective, qubo.Reconstruction):
         return _searched(job, _reconstruction(job, target, alignment), target, alignment)
     key = key_of_job(job)
-    scores = None if folder is None else kept_scores.recall(job.groups.space, key, folder)
-    if scores is None:
-        scores = score(job, crew)
-    else:
-        job.watch.say("scores: those of the last run, which did not finish")
+    if job.memo.scores is None and folder is not None:
+        job.memo.scores = kept_scores.recall(job.groups.space, key, folder)
+        if job.memo.scores is not None:
+            job.watch.say("scores: those of the last run, which did not finish")
+    scores = job.memo.scores = score(job, crew) if job.memo.scores is None else job.memo.scores
     with _keeping(scores, key, folder, always=keep):
         return _searched(job, _from_scores(job, crew, scores, target, alignment), target, alignment)
 
@@ -85,7 +85,7 @@ def _reconstruction(job: Job, target: Budget, alignment: Alignment) -> Problem:
     assert isinstance(objective, qubo.Reconstruction)
     moments = job.static_repair.moments  # a stage of its own
     with job.watch.stage("reconstruction", 1.0) as advance:
-        known = reconstruction.eliminated(
+        known = job.memo.eliminated = job.memo.eliminated or reconstruction.eliminated(
             job.model,
             job.groups,
             job.calibration(),

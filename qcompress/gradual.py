@@ -20,6 +20,7 @@ from qcompress.alignment import Alignment
 from qcompress.budgets import Budget, Cost, CostBudget, CountBudget
 from qcompress.errors import ArchitectureError, UsageError
 from qcompress.groups import Groups
+from qcompress.memo import Memo
 from qcompress.recover.choice import Recovered
 from qcompress.searching import Found, is_remote
 from qcompress.selection import Selection
@@ -137,7 +138,7 @@ class _Course:
             groups = tracing.trace(slim, example, ignore=search.ignore, floor=search.floor)
         _check(groups, self._gone)
         checkpoint = replace(dense.checkpoint, model=slim, sha256=finetuning.digest_of(slim))
-        return replace(dense, checkpoint=checkpoint, model=model, groups=groups)
+        return replace(dense, checkpoint=checkpoint, model=model, groups=groups, memo=Memo())
 
     def _whole(self, choice: Choice) -> Choice:
         """`choice` in units of the dense network, with what earlier steps removed."""

@@ -15,6 +15,7 @@ from qcompress.reports import (
     RefineFacts,
     Report,
     SearchFacts,
+    SmallestFacts,
     Status,
 )
 from qcompress.visible import visible
@@ -188,6 +189,8 @@ def _method(report: Report) -> Iterator[str]:
     yield text + "."
     if search.qpu is not None:
         yield from _qpu(search.qpu)
+    if report.smallest is not None:
+        yield from _smallest(report.smallest, report.metric)
     if refine is not None:
         yield (
             f"Refinement: {_plain(refine.evaluations, 0)} evaluations, {refine.accepted} improvements, "
@@ -237,6 +240,28 @@ def _steps(recover: RecoverFacts) -> Iterator[str]:
             for number, step in enumerate(recover.steps, start=1)
         )
         yield _table(("step", "units gone", "repaired", "fine-tuned"), rows)
+
+
+def _smallest(found: SmallestFacts, metric: MetricFacts) -> Iterator[str]:
+    """The trials, and whether the report images confirm the result."""
+    unit = _difference_unit(metric)
+    said = "is within the limit, too" if found.confirmed else "is **above the limit**"
+    yield (
+        f"The smallest network within a drop of {_plain(found.limit, 3, unit)}: judged on {found.crops} crops of the selection "
+        f"images, with a one-sided margin of {_percent(found.confidence)}; on the report images the drop {said}."
+    )
+    rows = (
+        (
+            f"{100 * (trial.share or 0):.2f} %",
+            f"{trial.params:,}",
+            f"{trial.macs:,}",
+            f"{_signed(trial.drop, 3)}{unit}",
+            _plain(trial.margin, 3),
+            "yes" if trial.within else "no",
+        )
+        for trial in found.trials
+    )
+    yield _table(("share removed", "parameters", "MACs", "drop", "margin", "within"), rows)
 
 
 def _predicted(refine: RefineFacts) -> Iterator[str]:

@@ -29,6 +29,7 @@ from qcompress import (
     run_key,
     seeds,
     slim_folder,
+    smallest,
     surgery,
     tracing,
 )
@@ -44,6 +45,7 @@ from qcompress.factories import is_factory
 from qcompress.framing import Frame, frame, frame_of, load_images, runner
 from qcompress.gradual import Aim, PruningStep
 from qcompress.groups import Groups
+from qcompress.memo import Memo
 from qcompress.metrics import Metric, companions, metric
 from qcompress.output import claim, staging
 from qcompress.plans import Plan
@@ -62,7 +64,9 @@ from qcompress.search import SearchResult
 from qcompress.searching import Found, check_backend, is_remote
 from qcompress.selection import Selection
 from qcompress.settings import CheckpointOptions, Settings
+from qcompress.smallest import Sized
 from qcompress.solving import as_asked, checked, found_of
+from qcompress.targets import Smallest
 from qcompress.workers.bench import Load
 from qcompress.workers.contract import Crew
 from qcompress.workers.hiring import Wanted, hired
@@ -78,8 +82,8 @@ INTERRUPTED = 130  # what shells report for a process ended by Ctrl-C
 class Job:
     """What every stage of a run works on. `model` is the dense network, on the device of the run.
 
-    `prices` are those of budgets that are measured; `aim` is what is to go where that is not what the settings ask for: in a
-    step of several.
+    `prices` are those of budgets that are measured; `sized` says how the share of the budget was found, if it was sought; `aim`
+    is what is to go where that is not what the settings ask for: in a step of several.
     """
 
     settings: Settings
@@ -92,6 +96,8 @@ class Job:
     watch: Stopwatch
     prices: Mapping[str, Price] = field(default_factory=dict)
     aim: Aim | None = None
+    memo: Memo = field(default_factory=Memo)
+    sized: Sized | None = None
 
     @cached_property
     def asked(self) -> tuple[Budget, Alignment]:
@@ -123,12 +129,15 @@ class Job:
         """Who computes scores and the metric of candidates."""
         return hired(wanted(self.settings), self._load, self.watch.say)
 
-    @cached_property
+    @property
     def static_repair(self) -> StaticRepair:
         """How consumers are refitted from the dense network's second moments, which are measured once, on calibration crops."""
+        if self.memo.static_repair is not None:
+            return self.memo.static_repair
         with self.watch.stage("second moments", 1.0) as advance:
             moments = measure_moments(self.model, self.groups.consumers, self.calibration(), progress=advance)
-        return StaticRepair(self.model, moments)
+        self.memo.static_repair = StaticRepair(self.model, moments)
+        return self.memo.static_repair
 
     def _load(self) -> Load:
         repair = self.static_repair if self.settings.repair == "lstsq" else None
@@ -218,6 +227,7 @@ def prune(
     else:
         known = offline.read_selection(search.selection)
         settings = as_asked(settings, known)
+    smallest.check(settings, known=known is not None, remote=known is None and is_remote(search))
     refining.check_resume(settings, resume=resume, remote=known is None and is_remote(search))
     source = checkpoint if isinstance(checkpoint, Checkpoint) else Path(checkpoint)
     folder = claim(Path(out) if out else default_folder(source.path if isinstance(source, Checkpoint) else source))
@@ -231,6 +241,9 @@ def prune(
     if given is not None:
         checked(given, job.asked[0])
     with refining.resumable(folder):
+        if isinstance(settings.target, Smallest):
+            job = smallest.sized(job, _attempt)
+            settings = job.settings
         choice, recovered = _decided(job, folder, given, known, resume=resume)
         plan = Plan.of(
             slim_folder.source_of(job.checkpoint),
@@ -277,6 +290,11 @@ def apply(
     if job.settings.recover == "finetune" and len(selection):
         recovered = finetuning.finetuned(job, recovered, dense=job.model)
     return finish(job, choice, recovered, known, folder)
+
+
+def _attempt(job: Job) -> tuple[Selection, nn.Module]:
+    choice, recovered = repair(job, choose(job))
+    return choice.kept, recovered.model
 
 
 def default_folder(checkpoint: Path) -> Path:

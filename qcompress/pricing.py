@@ -20,6 +20,7 @@ from qcompress.latency_table import LatencyTable, read
 from qcompress.profiling import plan, time_here, write_table
 from qcompress.progress import Observer
 from qcompress.settings import Settings
+from qcompress.targets import Smallest
 
 __all__ = ["TABLE", "priced", "with_table"]
 
@@ -55,7 +56,7 @@ def priced(
         errors = ", ".join(f"{100 * error:+.1f} %" for error in model.errors())
         watch.say(f"latency table: {model.table.device.processor}; off by {errors} on the whole networks that were timed")
         prices = {"latency": Price(model, model.table.block, model.additive)}
-    asked(groups, settings, prices)
+    asked(groups, replace(settings, sparsity=0.0) if isinstance(settings.target, Smallest) else settings, prices)
     return prices
 
 

@@ -26,6 +26,7 @@ from qcompress.refine.loop import refine
 from qcompress.searching import Found
 from qcompress.selection import Selection
 from qcompress.settings import Settings
+from qcompress.targets import Smallest
 from qcompress.workers.bench import images_per_task
 from qcompress.workers.contract import Crew
 from qcompress.workers.measuring import SpreadMetric
@@ -173,7 +174,7 @@ def _facts(job: Job, found: Found, alignment: Alignment, proposer: Proposing) ->
         "groups": kept_scores.key_of(groups=[space.groups, space.sizes, space.floors]),
         "selection images": " ".join(kept_scores.digest_of(part.cpu().numpy()) for part in (crops.inputs, crops.targets)),
         "metric": job.metric.chooser.name,
-        "sparsity": f"{settings.sparsity if settings.target is None else settings.target!r} {settings.budget}",
+        "sparsity": f"{settings.sparsity if settings.target in (None, Smallest()) else settings.target!r} {settings.budget}",
         "align": " ".join(map(str, (alignment.align, *(part for part in (alignment.multiples, alignment.ceilings) if part)))),
         "seed": str(settings.seed),
         "proposer": repr(proposer),

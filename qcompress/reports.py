@@ -35,12 +35,14 @@ __all__ = [
     "RefineFacts",
     "Report",
     "SearchFacts",
+    "SmallestFacts",
     "SplitBlockFacts",
     "SplitFacts",
     "SsimFacts",
     "Status",
     "StepFacts",
     "TrainingFacts",
+    "TrialFacts",
     "UnitFacts",
     "WallFacts",
     "read",
@@ -276,6 +278,33 @@ class SearchFacts(_Facts):
     qpu: QpuFacts | None = None
 
 
+class TrialFacts(_Facts):
+    """A network at a share of the budget: see `qcompress.bisection.Trial`."""
+
+    share: Number
+    capacity: int
+    params: int
+    macs: int
+    drop: Number
+    margin: Number
+    within: bool
+
+
+class SmallestFacts(_Facts):
+    """How the smallest network within a drop was looked for, on `crops` crops of the selection images.
+
+    A trial is within the limit where its drop and its margin together are; `share` is the largest of these, 0 without any.
+    `confirmed` says whether the drop on the report images is within the limit, too.
+    """
+
+    limit: Number
+    confidence: Number
+    crops: int
+    share: Number
+    confirmed: bool
+    trials: tuple[TrialFacts, ...]
+
+
 class RefineFacts(_Facts):
     """What measuring candidates gained; `history` holds (evaluations spent, best so far, higher is better).
 
@@ -477,6 +506,7 @@ class Report(_Facts):
     latency: LatencyFacts | None = None
     parity: ParityFacts | None = None
     search: SearchFacts
+    smallest: SmallestFacts | None = None
     refine: RefineFacts | None = None
     compression: CompressionFacts | None = None
     recover: RecoverFacts | None = None

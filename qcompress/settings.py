@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 from qcompress.errors import UsageError
 from qcompress.quantities import Size
 from qcompress.qubo import Auto, Hybrid, Objective, Reconstruction
-from qcompress.targets import UNITS, Speedup, Target
+from qcompress.targets import UNITS, Smallest, Speedup, Target
 from qcompress.widths import WIDTHS
 
 __all__ = [
@@ -277,6 +277,8 @@ class Limits:
 class Settings:
     """One run. `sparsity` is the share of the capacity of the budget to remove; a `target` takes its place.
 
+    With `Smallest` the share is looked for, within the limit of the drop.
+
     The budget is filters, params, macs, size (bytes of the ONNX file) or latency. `plots`: with pictures; `crops`: with windows
     of report images in report.html.
 
@@ -319,7 +321,7 @@ class Settings:
             raise UsageError(f"sparsity must be at least 0 and below 1, got {self.sparsity}", "0.5 removes half of the filters")
         if self.budget not in UNITS:
             raise UsageError(f"budget {self.budget!r} is unknown, expected one of {', '.join(UNITS)}")
-        if self.target is not None and self.budget == "filters":
+        if self.target is not None and self.budget == "filters" and not isinstance(self.target, Smallest):
             raise UsageError(f"{self.target} is a target of a cost, the budget is filters", "params, macs, size or latency")
         if isinstance(self.target, Speedup) and self.budget != "latency":
             raise UsageError(f"{self.target} is a target of latency, the budget is {self.budget}", 'budget="latency"')

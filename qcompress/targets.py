@@ -10,7 +10,7 @@ from decimal import Decimal
 
 from qcompress.errors import UsageError
 
-__all__ = ["UNITS", "AtMost", "Speedup", "Target", "parse_amount", "shown", "words"]
+__all__ = ["UNITS", "AtMost", "Smallest", "Speedup", "Target", "parse_amount", "shown", "words"]
 
 UNITS: Mapping[str, str] = {
     "filters": "units",
@@ -50,7 +50,12 @@ class Speedup:
             raise UsageError(f"speedup is {self.factor}, expected at least 1", "2 halves the time")
 
 
-Target = AtMost | Speedup
+@dataclass(frozen=True)
+class Smallest:
+    """As much of the budget goes as the limit of the drop allows."""
+
+
+Target = AtMost | Speedup | Smallest
 
 
 def parse_amount(text: str, budget: str, option: str) -> float:
@@ -105,4 +110,5 @@ def words(target: Target | None, sparsity: float, budget: str) -> list[str]:
     if isinstance(target, AtMost):
         amount = f"{target.amount:.12g}ms" if budget == "latency" else f"{target.amount:.15g}"
         return [f"--target-{budget}", amount]
-    return ["--sparsity", f"{sparsity:g}", *(["--budget", budget] if budget != "filters" else [])]
+    share = ["--smallest"] if isinstance(target, Smallest) else ["--sparsity", f"{sparsity:g}"]
+    return [*share, *(["--budget", budget] if budget != "filters" else [])]

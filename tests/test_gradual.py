@@ -43,7 +43,7 @@ def with_settings(job: Job, **options: object) -> Job:
 
 
 def run(job: Job, folder: Path | None = None) -> tuple[pipeline.Choice, nn.Module, gradual.Aim]:
-    aim = pipeline.asked(job.groups, job.settings)
+    aim = job.asked
     choice, recovered = decided(job, aim, pipeline.choose, pipeline.repair, folder)
     return choice, recovered.model, aim
 
@@ -100,7 +100,7 @@ def test_every_step_is_trained_by_the_dense_network_and_ctrl_c_skips_no_pruning(
 
 
 def test_what_is_left_of_a_cost_is_counted_as_the_dense_network_counts_it(job: Job) -> None:
-    target = pipeline.asked(job.groups, replace(job.settings, budget="macs"))[0]
+    target = replace(job, settings=replace(job.settings, budget="macs")).asked[0]
     assert isinstance(target, CostBudget)
     gone = Selection(job.groups.space, (0, 1, 8, 20, 21))
     left = gradual._Course(job, (target, Alignment(job.groups.space)), pipeline.choose, pipeline.repair, None)

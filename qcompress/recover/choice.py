@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from qcompress.data.images import CalibrationCrops, Crops, SelectionCrops
@@ -24,7 +25,7 @@ from qcompress.recover.static import StaticRepair
 if TYPE_CHECKING:
     from qcompress.finetune.contract import TrainResult
 
-__all__ = ["Recovered", "mean_metric", "recover_best"]
+__all__ = ["Recovered", "evidence", "mean_metric", "recover_best"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,14 +41,19 @@ class Recovered:
     training: TrainResult | None = None
 
 
-def mean_metric(model: nn.Module, crops: Crops, metric: Metric, batch: int = 8) -> float:
-    """The metric of `crops`, in its unit: for most the mean over them."""
+def evidence(model: nn.Module, crops: Crops, metric: Metric, batch: int = 8) -> NDArray[np.float64]:
+    """(N, ...): what the metric needs of each of the crops."""
     with torch.inference_mode():
-        evidence = [
+        found = [
             metric.evidence_of(answer(model, crops.inputs[start : start + batch]), crops.targets[start : start + batch])
             for start in range(0, len(crops), batch)
         ]
-    return metric.overall(np.concatenate(evidence))
+    return np.concatenate(found)
+
+
+def mean_metric(model: nn.Module, crops: Crops, metric: Metric, batch: int = 8) -> float:
+    """The metric of `crops`, in its unit: for most the mean over them."""
+    return metric.overall(evidence(model, crops, metric, batch))
 
 
 def recover_best(

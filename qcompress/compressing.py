@@ -1,0 +1,384 @@
+"""Joint pruning and quantisation as calls: measure what units and widths cost, choose both, build the file, verify it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from qcompress import (
+    assembly,
+    finetuning,
+    joint,
+    latency,
+    processor,
+    quantise,
+    reconstruction,
+    seeds,
+    slim_folder,
+    surgery,
+    tracing,
+)
+from qcompress import verify as verification
+from qcompress.checkpoints import Checkpoint
+from qcompress.data.images import Splits
+from qcompress.errors import ExportError, UsageError
+from qcompress.exporters import EXPORTERS, Artifact, qdq
+from qcompress.exporters.runtime import open_onnx
+from qcompress.exporters.simulation import parity_db
+from qcompress.joint import Demand, JointResult, MeasuredFile, Sizes
+from qcompress.output import claim, staging
+from qcompress.pipeline import Choice, Job, Result, default_folder, prepare, repair
+from qcompress.plans import Plan
+from qcompress.progress import SILENT, Observer
+from qcompress.quantise import noise
+from qcompress.reconstruction import Eliminated
+from qcompress.recover.choice import Recovered
+from qcompress.recover.design import weight_matrix
+from qcompress.recover.moments import affine
+from qcompress.reports import CompressionFacts, LayerWidth, Report
+from qcompress.searching import check_backend
+from qcompress.selection import Selection
+from qcompress.settings import SearchOptions, Settings
+
+__all__ = ["Built", "Known", "build", "choose", "compress", "known_of"]
+
+_TRIES = 4
+"""So often at most a choice is made again because the file came out larger than it was thought to be."""
+_PARITY_DB = 40.0
+"""Least distance of integer arithmetic from the file as written; where a layer is computed otherwise, less is left."""
+_CALIBRATED_ON = 32  # crops that ranges of activations are taken from
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """What a choice is made from.
+
+    eliminated  what units lose; losses  what widths lose, by layer and width, in the same unit
+    sizes       bytes of the file at any counts and widths; dense_bytes  of the dense network's in float32
+    """
+
+    eliminated: Eliminated
+    losses: Mapping[str, Mapping[str, float]]
+    sizes: Sizes
+    dense_bytes: int
+
+
+@dataclass(frozen=True, eq=False)
+class Built:
+    """A file and how it came about: `recovered` is the float32 network that it was made from.
+
+    `layers` has the bytes of every layer in the file, `method` how ranges of activations were found (None: none were needed),
+    `steps` what was done to weights before, `simulation_db` how integer arithmetic compares with the file as written.
+    """
+
+    artifact: Artifact
+    choice: Choice
+    recovered: Recovered
+    widths: Mapping[str, str]
+    layers: Mapping[str, int]
+    method: str | None
+    steps: tuple[str, ...]
+    simulation_db: float | None
+
+
+def compress(
+    checkpoint: str | Path | Checkpoint,
+    settings: Settings | None = None,
+    *,
+    images: Splits | None = None,
+    out: str | Path | None = None,
+    observer: Observer = SILENT,
+) -> Result:
+    """Chooses units to remove and a width for every layer together; writes the file that weighs what was asked, and a report.
+
+    `images` take the place of those that the settings name.
+
+    Raises:
+        QCompressError: one of its kinds, see `qcompress.errors`; nothing half-written is left behind.
+
+    """
+    settings = settings or Settings()
+    check_backend(settings.search)
+    source = checkpoint if isinstance(checkpoint, Checkpoint) else Path(checkpoint)
+    folder = claim(Path(out) if out else default_folder(source.path if isinstance(source, Checkpoint) else source))
+    job = prepare(source, settings, observer, images=images)
+    with tempfile.TemporaryDirectory() as scratch, staging(folder) as stage:
+        dense = _exported(job, job.model, Path(scratch) / "dense.onnx", stage="dense file")
+        known = known_of(job, dense.size_bytes, Path(scratch))
+        target = job.settings.compress.target_size
+        asked = None if target is None else target.of(dense.size_bytes)
+        chosen, built = _within(job, known, asked, stage, Path(scratch))
+        report = _verified(job, known, chosen, built, asked, dense, stage)
+        assembly.write(report, stage)
+    return Result(folder, report, built.recovered.model)
+
+
+def known_of(job: Job, dense_bytes: int, scratch: Path) -> Known:
+    """Measures what units and widths cost, on calibration crops, and what the file takes."""
+    crops, allowed = job.calibration(), job.settings.compress.bits
+    moments = job.static_repair.moments  # a stage of its own
+    with job.watch.stage("losses of units", 1.0) as advance:
+        known = reconstruction.eliminated(job.model, job.groups, crops, job.metric, moments, progress=advance)
+    sizes = Sizes(job.groups)
+    with job.watch.stage("sizes of files"):
+        float_path = _float_file(job, job.model, scratch)
+        sizes = _fitted(sizes, float_path, allowed)
+    with job.watch.stage("losses of widths", 1.0) as advance:
+        losses = noise.measure(
+            job.model, sizes.quantisable, allowed, crops, job.metric, moments=moments, ratio=known.ratio, progress=advance
+        )
+    return Known(known, losses, sizes, dense_bytes)
+
+
+def choose(job: Job, known: Known, most: int | None) -> JointResult:
+    """Units and widths of the least loss found, for a file of at most `most` bytes. Raises UsageError, BackendError."""
+    options = job.settings.compress
+    demand = Demand(most, options.sparsity, options.bits)
+    if options.objective == "aqc":
+        return _by_aqc(job, known.sizes, demand)
+    with job.watch.stage("joint choice") as advance:
+        found = joint.choose(
+            known.eliminated.profiles,
+            known.losses,
+            known.sizes,
+            demand,
+            expand=lambda start, solve: reconstruction.expanded(known.eliminated, start, solve).problem,
+            options=job.settings.search,
+            seed=job.settings.seed,
+            say=job.watch.say,
+        )
+        advance(1, f"{len(found.selection)} units, {_counted(found.widths)}, {found.bytes:,} bytes")
+    return found
+
+
+def _by_aqc(job: Job, sizes: Sizes, demand: Demand) -> JointResult:
+    """By the formulation of Wang et al., whose losses are of weights alone."""
+    magnitudes = {
+        name: weight_matrix(affine(job.model, name))[:, :-1].abs().mean(1).flatten().cpu().numpy() for name in sizes.quantisable
+    }
+    model = joint.aqc_model(job.groups, magnitudes, _aqc(job.settings.compress.coefficients))
+    search = job.settings.search
+    if search.backend == SearchOptions().backend:
+        search = replace(search, backend="neal")  # the default one works on profiles, which this model has none of
+    with job.watch.stage("joint choice") as advance:
+        found = joint.choose_aqc(model, sizes, demand, options=search, seed=job.settings.seed, say=job.watch.say)
+        advance(1, f"{len(found.selection)} units, {_counted(found.widths)}, {found.bytes:,} bytes")
+    return found
+
+
+def _aqc(coefficients: Mapping[str, float]) -> joint.Aqc:
+    known = {"beta", "b_max"}
+    if foreign := sorted(set(coefficients) - known):
+        raise UsageError(f"objective aqc has no coefficient {', '.join(foreign)}, expected beta or b_max")
+    return joint.Aqc(beta=coefficients.get("beta", joint.Aqc.beta), b_max=round(coefficients.get("b_max", joint.Aqc.b_max)))
+
+
+def build(job: Job, selection: Selection, widths: Mapping[str, str], path: Path, scratch: Path, plan: Plan) -> Built:
+    """Cuts, repairs, quantises and writes the file at `path`."""
+    choice, recovered = repair(job, Choice(selection, selection, selection))
+    if job.settings.recover == "finetune" and len(selection):
+        recovered = finetuning.finetuned(job, recovered, dense=job.model)
+    slim = recovered.model.cpu().eval()
+    example = torch.zeros(job.frame.example_shape)
+    with job.watch.stage("quantisation", 1.0) as advance:
+        prepared = quantise.prepare(
+            slim,
+            widths,
+            example,
+            job.calibration().to("cpu"),
+            job.metric,
+            job.judging().to("cpu"),
+            groups=tracing.trace(slim, example),
+            progress=advance,
+        )
+        scales = {name: tensor.cpu().numpy() for name, tensor in prepared.scales.items()}
+    with job.watch.stage("export"):
+        float_path = _exported(job, prepared.model, scratch / "float.onnx").path
+        crops = job.calibration().inputs.cpu().numpy()[:_CALIBRATED_ON]
+        metadata = assembly.onnx_metadata(job.checkpoint, plan)
+        method = _method(job, float_path, widths, crops, scales)
+        artifact = qdq.quantise(float_path, path, widths, crops, method=method or "minmax", scales=scales, metadata=metadata)
+        layers = qdq.sizes(float_path, widths, metadata=metadata).layers
+        simulation = parity_db(path, crops[:8]) if method else None
+    if simulation is not None and not simulation >= _PARITY_DB:
+        raise ExportError(
+            f"the quantised file is computed otherwise than written: {simulation:.1f} dB, expected {_PARITY_DB:g}",
+            "report this, please; --bits 16,32 does without integers",
+        )
+    return Built(artifact, choice, recovered, widths, layers, method, prepared.notes, simulation)
+
+
+def _within(job: Job, known: Known, asked: int | None, stage: Path, scratch: Path) -> tuple[JointResult, Built]:
+    """The choice, and its file of at most `asked` bytes: where a file comes out larger, so much less is asked for again."""
+    aim = asked
+    for _ in range(_TRIES):
+        chosen = choose(job, known, aim)
+        widths = {name: width for name, width in chosen.widths.items() if width != "float32"}
+        plan = _plan(job, chosen, widths)
+        built = build(job, chosen.selection, widths, stage / "model.onnx", scratch, plan)
+        excess = 0 if asked is None else built.artifact.size_bytes - asked
+        if excess <= 0:
+            slim_folder.save(stage, plan, built.recovered.model)
+            return chosen, built
+        assert aim is not None
+        aim -= excess
+        job.watch.say(f"the file came out {excess:,} bytes larger than thought: choosing again")
+    raise UsageError(f"no file of at most {asked:,} bytes was found", "ask for a slightly larger one")
+
+
+def _verified(
+    job: Job, known: Known, chosen: JointResult, built: Built, asked: int | None, dense: Artifact, stage: Path
+) -> Report:
+    """The report: the file on images that no stage has seen, and against the dense float32 file in onnxruntime."""
+    job.model.cpu()
+    with job.watch.stage("verification"):
+        checked = verification.verify(
+            built.artifact.path,
+            reference=built.recovered.model,
+            dense=job.model,
+            report=job.splits.report,
+            metrics=job.metrics,
+        )
+        cut = surgery.slim(job.model, job.groups.cuts(built.choice.kept))
+        others = {"selected": verification.measure(cut, job.splits.report, job.metrics)}
+    with job.watch.stage("latency"):
+        options = job.settings.verify
+        image = seeds.stream(job.settings.seed, "latency input").random(job.frame.example_shape, dtype="float32")
+        timed = latency.compare(
+            dense.path,
+            built.artifact.path,
+            image,
+            seed=job.settings.seed,
+            threads=options.threads,
+            max_seconds=options.max_seconds,
+        )
+    choice = replace(built.choice, align=chosen.align, search=chosen.found.search, qpu=chosen.found.qpu)
+    report = assembly.assemble(job, choice, built.recovered, checked, others, built.artifact, dense, timed, stage)
+    return _restated(report, job, _facts(job, known, chosen, built, asked))
+
+
+def _restated(report: Report, job: Job, facts: CompressionFacts) -> Report:
+    """The report of a run of the main job as one of a compression: whose numbers differ from PyTorch's on purpose."""
+    search = report.search.model_copy(update={"objective": job.settings.compress.objective, "budget": "size"})
+    notes = (*report.notes, f"int8 here: {facts.int8}") if "int8" in {layer.width for layer in facts.layers} else report.notes
+    changes = {
+        "search": search,
+        "compression": facts,
+        "parity": None,
+        "notes": notes,
+        "command": assembly.compress_command(job.checkpoint, job.settings),
+    }
+    return report.model_copy(update=changes)
+
+
+def _facts(job: Job, known: Known, chosen: JointResult, built: Built, asked: int | None) -> CompressionFacts:
+    layers = (
+        LayerWidth.model_validate(
+            {
+                "layer": name,
+                "width": built.widths.get(name, "float32"),
+                "bytes": built.layers.get(name, 0),
+                "loss": known.losses.get(name, {}).get(built.widths.get(name, "float32"), 0.0),
+            }
+        )
+        for name in chosen.widths
+    )
+    return CompressionFacts(
+        target=asked,
+        size=built.artifact.size_bytes,
+        bits=job.settings.compress.bits,
+        layers=tuple(layers),
+        calibration=built.method,
+        steps=built.steps,
+        simulation_db=built.simulation_db,
+        pruning_loss=chosen.pruning,
+        width_loss=chosen.quantisation,
+        greedy_loss=chosen.greedy_energy,
+        lower_bound=chosen.bound,
+        int8=processor.int8_support().sentence,
+    )
+
+
+def _plan(job: Job, chosen: JointResult, widths: Mapping[str, str]) -> Plan:
+    search, space = job.settings.search, job.groups.space
+    return Plan.of(
+        slim_folder.source_of(job.checkpoint),
+        job.groups,
+        chosen.selection,
+        budget="filters",
+        sparsity=len(chosen.selection) / max(len(space), 1),
+        objective=job.settings.compress.objective,
+        backend=search.backend,
+        seed=job.settings.seed,
+        ignore=search.ignore,
+        widths=widths,
+    )
+
+
+def _method(
+    job: Job, float_path: Path, widths: Mapping[str, str], crops: NDArray[np.float32], scales: Mapping[str, NDArray[np.float32]]
+) -> str | None:
+    """How ranges of activations are found: as set, or what is best on the judging crops; None where no layer needs them."""
+    if "int8" not in widths.values():
+        return None
+    asked = job.settings.compress.calibration
+    if asked != "auto":
+        return asked
+    judging, chooser = job.judging().to("cpu"), job.metric.chooser
+
+    def worth(path: Path) -> float:
+        run = open_onnx(path)
+        outputs = np.concatenate([run(image[None]) for image in judging.inputs.numpy()])
+        value = chooser.overall(chooser.evidence_of(torch.from_numpy(outputs), judging.targets))
+        return value if chooser.higher_is_better else -value
+
+    return qdq.chosen_method(float_path, widths, crops, worth, scales=scales).method
+
+
+def _fitted(sizes: Sizes, float_path: Path, allowed: tuple[str, ...]) -> Sizes:
+    """`sizes` by what the exporter says of files of the dense network: at each width, and in mixtures."""
+    layers = sizes.quantisable
+    assignments = [dict.fromkeys(layers, width) for width in allowed]
+    assignments += [
+        {name: allowed[(place // step + shift) % len(allowed)] for place, name in enumerate(layers)}
+        for step in (1, 2, 4)
+        for shift in range(len(allowed))
+        if len(allowed) > 1
+    ]
+    files = [MeasuredFile(qdq.size_of(float_path, widths), {}, widths) for widths in assignments]
+    return joint.fitted(sizes, files)
+
+
+def _float_file(job: Job, model: nn.Module, scratch: Path) -> Path:
+    folded = quantise.fold(model.cpu(), torch.zeros(job.frame.example_shape))
+    model.to(job.settings.device)
+    return _exported(job, folded, scratch / "folded.onnx").path
+
+
+def _exported(job: Job, model: nn.Module, path: Path, stage: str | None = None) -> Artifact:
+    """A float32 file of `model`, with metadata as long as that of the one that is kept."""
+    options, example = job.settings.export, torch.zeros(job.frame.example_shape)
+    metadata = assembly.onnx_metadata(job.checkpoint, None)
+    if stage is None:
+        return EXPORTERS["onnx"](model, example, path, opset=options.opset, dynamic=options.dynamic, metadata=metadata)
+    with job.watch.stage(stage):
+        return _exported(job, model, path)
+
+
+def _counted(widths: Mapping[str, str]) -> str:
+    """How many layers have which width.
+
+    >>> _counted({"a": "int8", "b": "float32", "c": "int8"})
+    '2 layers int8, 1 float32'
+    """
+    names = list(widths.values())
+    counts = {name: names.count(name) for name in dict.fromkeys(names)}
+    parts = [f"{count} {name}" for name, count in sorted(counts.items(), key=lambda item: -item[1])]
+    return ", ".join(parts).replace(" ", " layers ", 1) if parts else "no layers"
