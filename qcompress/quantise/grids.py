@@ -1,4 +1,4 @@
-"""The grids that weights lie on: symmetric, with a scale for every output channel, and where each scale comes from.
+"""The grids that weights lie on: symmetric, with a scale for every output channel, set by its largest weight.
 
 Weights are in the form of `recover.design`: (g, D, outputs / g), without the bias. A file has one scale for every place along
 an axis of the weight. Of a transposed convolution that axis has the outputs of one division, so its divisions share their
@@ -15,13 +15,10 @@ from torch import Tensor, nn
 
 from qcompress.recover.design import Affine
 
-__all__ = ["LEVELS", "along_outputs", "halved", "largest", "least_error", "on_grid", "per_column"]
+__all__ = ["LEVELS", "along_outputs", "halved", "largest", "on_grid", "per_column"]
 
 LEVELS: Mapping[str, tuple[int, int]] = {"int8": (-127, 127), "int4": (-8, 7)}
 """The least and the largest whole number of a width that is a grid."""
-
-_SHARES = 24  # of the scale of the largest weight, that are tried
-_SMALLEST = 0.3
 
 _Transposed: TypeAlias = nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
 
@@ -32,21 +29,6 @@ def largest(module: Affine, matrix: Tensor, width: str) -> Tensor:
     `matrix` (g, D, outputs / g) are weights that `module` could have.
     """
     return _representable(_shared(module, matrix.abs().amax(1, keepdim=True)) / LEVELS[width][1])
-
-
-def least_error(module: Affine, matrix: Tensor, width: str, importance: Tensor) -> Tensor:
-    """(g, 1, outputs / g) float64 scales that minimise the squared error of the weights, each times its `importance` (g, D).
-
-    Tried are the scale of the largest weight and shares of it, which cut the largest weights off.
-    """
-    whole = largest(module, matrix, width)
-    best, least = whole, matrix.new_full(whole.shape, torch.inf)
-    for step in range(_SHARES):
-        scale = _representable(whole * (1 - (1 - _SMALLEST) * step / (_SHARES - 1)))
-        squares = (on_grid(matrix, scale, width) - matrix).square() * importance[:, :, None]
-        error = _shared(module, squares.sum(1, keepdim=True), total=True)
-        best, least = torch.where(error < least, scale, best), torch.minimum(error, least)
-    return best
 
 
 def on_grid(values: Tensor, scale: Tensor, width: str) -> Tensor:
@@ -74,12 +56,11 @@ def per_column(module: Affine, scale: Tensor) -> Tensor:
     return scale.double().reshape(g, 1, -1)
 
 
-def _shared(module: Affine, values: Tensor, *, total: bool = False) -> Tensor:
-    """`values` (g, 1, outputs / g) with the largest, or the total, over divisions where these share their scales."""
+def _shared(module: Affine, values: Tensor) -> Tensor:
+    """`values` (g, 1, outputs / g), of all divisions the largest where these share their scales."""
     if not isinstance(module, _Transposed) or len(values) == 1:
         return values
-    found = values.sum(0, keepdim=True) if total else values.amax(0, keepdim=True)
-    return found.expand_as(values)
+    return values.amax(0, keepdim=True).expand_as(values)
 
 
 def _representable(scale: Tensor) -> Tensor:

@@ -5,35 +5,24 @@ Predicted, and measured, and steadied, as the losses of pruned groups are (`reco
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from qcompress.data.images import CalibrationCrops
 from qcompress.errors import InputError
-from qcompress.frozen import answer, frozen
 from qcompress.metrics import Metric
 from qcompress.progress import Advance
 from qcompress.quantise.exchanging import Exchange, Exchanging
-from qcompress.quantise.grids import LEVELS, halved, largest, on_grid
-from qcompress.quantise.ranges import Ranges, observe
-from qcompress.quantise.rounding import compensated_by
-from qcompress.quantise.simulate import InEightBits, check_widths
+from qcompress.quantise.ranges import observe
+from qcompress.quantise.simulate import check_widths
+from qcompress.quantise.variants import Key, Variant, predict
 from qcompress.reconstruction.calibration import TRUST, measured_crops
-from qcompress.reconstruction.sensitivity import measure_sensitivity
-from qcompress.recover.design import Affine, divisions, output_rows, places_of, set_matrix, weight_matrix
-from qcompress.recover.moments import SecondMoments, affine
-from qcompress.recover.passes import after
+from qcompress.recover.moments import SecondMoments
 
 __all__ = ["measure"]
-
-_Key: TypeAlias = tuple[str, str]
-"""A layer and its width."""
 
 _BATCH = 8
 _UNMEASURED = ("float16",)  # its loss drowns in the rounding of a pass: what is predicted is taken
@@ -53,9 +42,9 @@ def measure(
 ) -> dict[str, dict[str, float]]:
     """By layer and width, what the network loses if that layer alone has that width: 0 or more, float32 loses 0.
 
-    Weights are rounded to nearest or, for layers with `moments` (of their inputs on `crops`, as
-    for a static repair), so that errors compensate; the input of an int8 layer is rounded over its range, and the bias makes
-    up for the mean error. That is what `prepare` does, less what it learns from layers before.
+    Weights are rounded to nearest or, to 4 bits in layers with `moments` (of their inputs on `crops`, as for a static repair),
+    so that errors compensate; the input of an int8 layer is rounded over its range, and the bias makes up for the mean error.
+    That is what `prepare` does, less what it learns from layers before.
 
     What counts is measured: the rise of `metric.chooser`'s loss on the crops, as many as `reconstruction.calibration` measures
     on, `ratio` times. Beside it stands what is predicted, the covariance of the errors at the layer's outputs weighted by what
@@ -76,8 +65,8 @@ def measure(
     some = measured_crops(crops)
     ranges = observe(model, layers, some, _BATCH) if "int8" in widths else {}
     asked = [(name, width) for name in layers for width in widths if width != "float32"]
-    variants = {key: _Variant.of(model, *key, ranges, (moments or {}).get(key[0])) for key in asked}
-    predicted = _predicted(model, layers, some, variants)
+    variants = {key: Variant.of(model, *key, ranges, (moments or {}).get(key[0])) for key in asked}
+    predicted = predict(model, layers, some, variants, _BATCH)
     result = {name: dict.fromkeys(widths, 0.0) for name in layers}
     losses = predicted
     if calibrated:
@@ -88,102 +77,13 @@ def measure(
     return result
 
 
-@dataclass(eq=False)
-class _Variant:
-    """A layer with another width: a copy of it, and what rounds its input."""
-
-    module: Affine
-    levels: InEightBits | None
-
-    @classmethod
-    def of(cls, model: nn.Module, name: str, width: str, ranges: Ranges, moments: SecondMoments | None) -> _Variant:
-        """Layer `name`; the weights rounded with its moments where there are any."""
-        module = affine(model, name)
-        matrix = weight_matrix(module)
-        weights = matrix[:, :-1]
-        if width not in LEVELS:
-            weights = halved(weights)
-        else:
-            scale = largest(module, weights, width)
-            weights = on_grid(weights, scale, width) if moments is None else compensated_by(moments, weights, scale, width)
-        found = copy.deepcopy(module).requires_grad_(False)
-        set_matrix(found, torch.cat((weights, matrix[:, -1:]), 1))
-        return cls(found, InEightBits.over(*ranges[name]) if width == "int8" and name in ranges else None)
-
-    @property
-    def exchange(self) -> Exchange:
-        """As `Exchanging` takes it."""
-        weight, bias = self.module.weight, self.module.bias
-        assert isinstance(weight, nn.Parameter)
-        assert isinstance(bias, nn.Parameter)
-        return Exchange(weight, bias, self.levels)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """What the layer gives for its input `x`."""
-        found: Tensor = self.module(x if self.levels is None else self.levels.rounded(x))
-        return found
-
-
-class _Errors:
-    """Second moments of what a variant gives less what the layer gives."""
-
-    def __init__(self) -> None:
-        self.second: Tensor | float = 0.0
-        self.total: Tensor | float = 0.0
-        self.count = 0
-
-    def see(self, rows: Tensor) -> None:
-        """Errors (g, P, outputs / g)."""
-        self.second = self.second + (rows.mT @ rows).double()
-        self.total = self.total + rows.double().sum(1)
-        self.count += rows.shape[1]
-
-    def mean(self) -> Tensor:
-        """(g, outputs / g)."""
-        return torch.as_tensor(self.total) / self.count
-
-    def covariance(self) -> Tensor:
-        """(g, outputs / g, outputs / g)."""
-        mean = self.mean()
-        return torch.as_tensor(self.second) / self.count - mean[:, :, None] * mean[:, None]
-
-
-def _predicted(
-    model: nn.Module, layers: Sequence[str], crops: CalibrationCrops, variants: Mapping[_Key, _Variant]
-) -> dict[_Key, float]:
-    """The Gauss-Newton loss of each variant, whose bias is corrected on the way; in the order of execution."""
-    errors: dict[_Key, _Errors] = {}
-    by_layer: dict[str, list[_Key]] = {}
-    for key in variants:
-        by_layer.setdefault(key[0], []).append(key)
-
-    def see(name: str, x: Tensor, output: Tensor) -> None:
-        module, g = affine(model, name), divisions(affine(model, name))
-        places = torch.arange(places_of(module, output), device=output.device)
-        for key in by_layer[name]:
-            rows = output_rows(module, variants[key](x) - output, places)
-            errors.setdefault(key, _Errors()).see(rows.reshape(len(rows), g, -1).transpose(0, 1))
-
-    with frozen(model), torch.no_grad(), after(model, by_layer, see):
-        for start in range(0, len(crops), _BATCH):
-            answer(model, crops.inputs[start : start + _BATCH])
-    feels = measure_sensitivity(model, layers, crops, batch=_BATCH)
-    for key, found in errors.items():
-        bias = variants[key].module.bias
-        assert isinstance(bias, Tensor)
-        bias -= found.mean().flatten().to(bias)
-    return {
-        key: max(float((feels[key[0]] * found.covariance()).sum()), 0.0) for key, found in errors.items() if key[0] in feels
-    }
-
-
 def _measured(
     model: nn.Module,
     crops: CalibrationCrops,
     metric: Metric,
-    variants: Mapping[_Key, _Variant],
+    variants: Mapping[Key, Variant],
     progress: Advance | None,
-) -> dict[_Key, float]:
+) -> dict[Key, float]:
     """By how much the metric is worse with each variant; less than 0 where it is better."""
     passes, targets = Exchanging(model, crops.inputs, _BATCH), torch.split(crops.targets, _BATCH)
     sign = -1.0 if metric.higher_is_better else 1.0
@@ -204,7 +104,7 @@ def _measured(
     return found
 
 
-def _believed(predicted: Mapping[_Key, float], measured: Mapping[_Key, float]) -> dict[_Key, float]:
+def _believed(predicted: Mapping[Key, float], measured: Mapping[Key, float]) -> dict[Key, float]:
     """The measured losses within a factor of the predicted ones, these brought to the measured total."""
     finite = {key: value for key, value in measured.items() if math.isfinite(value)}
     total, expected = sum(max(value, 0.0) for value in finite.values()), sum(predicted[key] for key in finite)

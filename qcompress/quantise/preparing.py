@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -61,18 +61,19 @@ def prepare(
     *,
     groups: Groups | None = None,
     batch: int = 8,
-    positions: int = 40_000,
+    positions: int = 20_000,
     progress: Advance | None = None,
 ) -> Prepared:
-    """`slim` with the weights of its layers on the grids of their `widths`, as near to what it computes as can be; it is left
-    as it was.
+    """`slim` with the weights of its layers on the grids of their `widths`, as near to what it computes as can be.
 
     Begun with is rounding to nearest, over the whole ranges of inputs. Then, each kept only if the simulated network is better
-    with it on the `judging` crops, by `metric.chooser`: channels brought to like ranges (needs `groups`, the coupled groups of
-    `slim`; layers that are int8), ranges of least error, and weights rounded in sequence (`sequence.put_on_grids`). Without
+    with it on the `judging` crops, by `metric.chooser`: ranges of least error, and weights rounded in sequence
+    (`sequence.put_on_grids`). With `groups`, the coupled groups of `slim`, the sequence is made once more from channels brought
+    to like ranges; on networks that were measured that did not help, though it can help weights that go to nearest. Without
     judging crops the calibration crops judge, on which a step looks better than it is.
-    `progress` is told the share done, 0..1. Raises UsageError for widths that do not fit the network, and for fewer than two
-    calibration crops; InputError where the network on these widths has no metric.
+
+    `slim` is left as it was. `progress` is told the share done, 0..1. Raises UsageError for widths that do not fit the network,
+    and for fewer than two calibration crops; InputError where the network on these widths has no metric.
     """
     check_widths(slim, widths)
     if len(calibration) < 2:
@@ -80,21 +81,35 @@ def prepare(
     judge = _Judge(widths, calibration if judging is None else judging, metric.chooser, batch)
     whole = fold(slim, example)
     eighths = [name for name, width in widths.items() if width == "int8"]
-    begun, ranges = whole, observe(whole, own_layers(whole), calibration, batch)
-    judge.better("weights rounded to nearest", rounded_to_nearest(begun, widths), ranges)
-    if groups is not None and eighths:
-        equal = equalise(whole, groups, eighths, calibration)
-        found = observe(equal.model, ranges, calibration, batch)
-        if equal.scaled and judge.better("channels brought to like ranges", rounded_to_nearest(equal.model, widths), found):
-            begun, ranges = equal.model, found
+    ranges = observe(whole, own_layers(whole), calibration, batch)
+    nearest, fine = rounded_to_nearest(whole, widths), False
+    judge.better("to nearest", nearest, ranges)
     if eighths:
-        found = ranges | least_error(begun, {name: ranges[name] for name in eighths if name in ranges}, calibration, batch)
-        if judge.better("input ranges of least error", rounded_to_nearest(begun, widths), found):
-            ranges = found
-    way, options = Way(), {"batch": batch, "positions": positions}
-    sequel = put_on_grids(whole, begun, widths, ranges, calibration, way, progress=progress, **options)
-    judge.better("weights rounded in sequence", sequel, ranges)
-    return judge.result({name: ranges[name] for name in eighths if name in ranges})
+        finer = _finer(whole, ranges, eighths, calibration, batch)
+        fine = judge.better("ranges of least error", nearest, finer)
+        ranges = finer if fine else ranges
+
+    def in_sequence(name: str, begun: nn.Module, ranges: Ranges, first: float, last: float) -> None:
+        told = progress and (lambda done, note="": progress(first + (last - first) * done, note))
+        found = put_on_grids(whole, begun, widths, ranges, calibration, Way(), batch=batch, positions=positions, progress=told)
+        judge.better(name, found, ranges)
+
+    in_sequence("in sequence", whole, ranges, 0.0, 0.5 if groups else 1.0)
+    if groups is not None and eighths:
+        equal = equalise(whole, groups, eighths, calibration).model
+        found = observe(equal, ranges, calibration, batch)
+        if fine:
+            found = _finer(equal, found, eighths, calibration, batch)
+        in_sequence("in sequence, from channels of like ranges", equal, found, 0.5, 1.0)
+    return judge.result()
+
+
+def _finer(
+    model: nn.Module, ranges: Ranges, layers: Sequence[str], crops: CalibrationCrops, batch: int
+) -> dict[str, tuple[float, float]]:
+    """`ranges`, in their order, those of `layers` with the least error."""
+    own = {name: ranges[name] for name in layers if name in ranges}
+    return {**ranges, **least_error(model, own, crops, batch)}
 
 
 class _Judge:
@@ -102,7 +117,7 @@ class _Judge:
 
     def __init__(self, widths: Mapping[str, str], crops: Crops, metric: Metric, batch: int) -> None:
         self._widths, self._crops, self._metric, self._batch = widths, crops, metric, batch
-        self._best: OnGrids | None = None
+        self._best: tuple[OnGrids, Ranges] | None = None
         self._value = -math.inf
         self._steps: list[Step] = []
 
@@ -113,14 +128,17 @@ class _Judge:
         value = value if self._metric.higher_is_better else -value
         better = value > self._value
         if better:
-            self._best, self._value = found, value
+            self._best, self._value = (found, ranges), value
         self._steps.append(Step(name, value, better))
         return better
 
-    def result(self, ranges: Ranges) -> Prepared:
+    def result(self) -> Prepared:
         """The best network. Raises InputError where none had a value."""
         if self._best is None:
             message = f"{self._metric.name} of the network with rounded weights is not a number"
             raise InputError(message, "look for images that it cannot judge")
-        notes = tuple(f"{step.name}: {abs(step.value):.3f}{'' if step.kept else ', not kept'}" for step in self._steps)
-        return Prepared(self._best.model, self._best.scales, ranges, tuple(self._steps), notes)
+        found, ranges = self._best
+        own = {name: ranges[name] for name, width in self._widths.items() if width == "int8" and name in ranges}
+        unit = f" {self._metric.unit}" if self._metric.unit else ""
+        notes = (f"{step.name}: {abs(step.value):.3f}{unit}{'' if step.kept else ', not kept'}" for step in self._steps)
+        return Prepared(found.model, found.scales, own, tuple(self._steps), tuple(notes))

@@ -49,22 +49,29 @@ def observe(model: nn.Module, layers: Iterable[str], crops: Crops, batch: int = 
 def least_error(model: nn.Module, ranges: Ranges, crops: Crops, batch: int = 8) -> dict[str, tuple[float, float]]:
     """`ranges`, each shrunk so that what the layer sees of `crops` is rounded with the least squared error.
 
-    The few values beyond are cut off, and all others lie on finer levels. Shares of the range down to `SHARES[-1]` are tried.
+    The few values beyond are cut off, and all others lie on finer levels. One end or both ends are brought to shares of
+    themselves, down to `SHARES[-1]`.
     """
-    errors = {name: [0.0] * len(SHARES) for name in ranges}
+    tried = {name: _shrunk(*found) for name, found in ranges.items()}
+    errors = {name: [0.0] * len(found) for name, found in tried.items()}
 
     def see(name: str, x: Tensor) -> None:
-        low, high = ranges[name]
-        for place, share in enumerate(SHARES):
-            scale, zero_point = step_of(share * low, share * high)
-            rounded = torch.fake_quantize_per_tensor_affine(x, scale, zero_point, 0, _LEVELS)
+        for place, ends in enumerate(tried[name]):
+            rounded = torch.fake_quantize_per_tensor_affine(x, *step_of(*ends), 0, _LEVELS)
             errors[name][place] += float((rounded - x).square().sum(dtype=torch.float64))
 
     with frozen(model), torch.no_grad(), before(model, ranges, see):
         for start in range(0, len(crops), batch):
             answer(model, crops.inputs[start : start + batch])
-    best = {name: SHARES[found.index(min(found))] for name, found in errors.items()}
-    return {name: (best[name] * low, best[name] * high) for name, (low, high) in ranges.items()}
+    return {name: tried[name][found.index(min(found))] for name, found in errors.items()}
+
+
+def _shrunk(low: float, high: float) -> list[tuple[float, float]]:
+    """The range itself, and smaller ones."""
+    both = [(share * low, share * high) for share in SHARES]
+    if low >= 0 or high <= 0:
+        return both
+    return [*both, *((low, share * high) for share in SHARES[1:]), *((share * low, high) for share in SHARES[1:])]
 
 
 def step_of(low: float, high: float) -> tuple[float, int]:

@@ -90,7 +90,7 @@ def put_on_grids(
     way: Way,
     *,
     batch: int = 8,
-    positions: int = 40_000,
+    positions: int = 20_000,
     limit: int = LIMIT,
     progress: Advance | None = None,
 ) -> OnGrids:
