@@ -22,6 +22,8 @@ from qcompress.files import write_aside
 
 __all__ = ["quantise_whole"]
 
+_WARNING, _FATAL = 2, 4  # of onnxruntime's log levels: its default, and what is as good as silent
+
 
 def quantise_whole(float_path: Path, path: Path, crops: NDArray[np.float32]) -> Artifact:
     """Writes the float32 network in `float_path` to `path` as `onnxruntime.quantization.quantize_static` makes it.
@@ -68,15 +70,19 @@ class _Reader:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps advice to the developers of quantised models from the user; it goes to the root logger."""
+    """Keeps advice to those who develop quantised networks from the user: the root logger's, and onnxruntime's own."""
+    import onnxruntime
+
     root, silent = logging.getLogger(), logging.NullHandler()  # with no handler there, logging would install one for good
     level = root.level
     root.addHandler(silent)
     root.setLevel(logging.CRITICAL + 1)
+    onnxruntime.set_default_logger_severity(_FATAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
+        onnxruntime.set_default_logger_severity(_WARNING)
         root.setLevel(level)
         root.removeHandler(silent)

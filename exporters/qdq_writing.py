@@ -76,13 +76,13 @@ def origin(name: str) -> str:
 
 def _grid(name: str, placement: Placement, ranges: Ranges) -> tuple[np.float32, int]:
     """Scale and zero point of a tensor: zero itself is always on the grid."""
-    low, high = min(ranges[name][0], 0.0), max(ranges[name][1], 0.0)
-    low = 0.0 if name in placement.unsigned else low
+    ceiling = placement.ceilings.get(name, np.inf)
+    low = 0.0 if name in placement.unsigned else min(ranges[name][0], 0.0)
+    high = min(max(ranges[name][1], 0.0), ceiling)
     scale = np.float32((high - low) / _LEVELS)
     if not (np.isfinite(scale) and scale >= np.finfo(np.float32).tiny):
         scale = np.float32(1)  # of a tensor that is zero on all images
-    ceiling = np.float32(placement.ceilings.get(name, np.inf))
-    while scale * np.float32(_LEVELS) > ceiling:  # else what cuts there would not be superfluous
+    while scale * np.float32(_LEVELS) > ceiling > 0:  # by a last bit: else what cuts there would not be superfluous
         scale = np.nextafter(scale, np.float32(0))
     return scale, int(np.clip(np.rint(-low / scale), 0, _LEVELS))
 

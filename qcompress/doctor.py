@@ -45,6 +45,7 @@ class Diagnosis:
     machine: str
     cores: int
     cpu_features: tuple[str, ...]
+    int8: str
     providers: tuple[str, ...]
     torch: dict[str, Any]
     extras: tuple[Extra, ...]
@@ -62,6 +63,7 @@ class Diagnosis:
         """(what, finding) as text."""
         yield "versions", ", ".join(f"{name} {version}" for name, version in self.versions.items())
         yield "machine", f"{self.machine}, {self.cores} cores, {', '.join(self.cpu_features) or 'features unknown'}"
+        yield "int8", self.int8
         yield "onnxruntime providers", ", ".join(self.providers) or "onnxruntime cannot be loaded"
         yield "torch", ", ".join(f"{name} {value}" for name, value in self.torch.items())
         for extra in self.extras:
@@ -100,6 +102,7 @@ def diagnose(*, online: bool = False) -> Diagnosis:
         machine=f"{platform.system()} {platform.machine()}",
         cores=os.cpu_count() or 1,
         cpu_features=processor.features(),
+        int8=processor.int8_support().sentence,
         providers=_providers(),
         torch=_torch(),
         extras=_extras(),
