@@ -4,9 +4,9 @@
 
 Networks of `--layers` convolutions of `--channels` channels: a chain, and residual blocks whose sums are one group. Losses grow
 with the count as those of sorted log-normal units do, and about sixfold with every narrower width. The size is a quarter of the
-dense float32 file's; with "half" it is an eighth, and exactly half of the units go. Gaps are in percent of the bound;
-annealing is `CHAINS` chains of single moves, and moves of two groups, each with a price on bytes above the limit, ended by
-greedy steps. CPU seconds of one thread.
+dense float32 file's; with "half" it is an eighth, and exactly half of the units go. Gaps are in percent of the bound. Annealing
+is `CHAINS` chains of single moves and of moves of two, with a price on bytes above the limit, ended by greedy steps. CPU
+seconds of one thread.
 """
 
 from __future__ import annotations

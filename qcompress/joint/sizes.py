@@ -23,7 +23,7 @@ __all__ = ["QUANTISABLE", "FileFacts", "Sizes", "folded_norms"]
 QUANTISABLE = ("conv", "conv_transpose", "depthwise", "linear")
 """Kinds of `groups.Layer` whose weights can have another width than float32."""
 
-_SCALES: Mapping[str, float] = MappingProxyType({"int8": 13.0, "int4": 4.0})  # see `FileFacts.per_output`
+_SCALES: Mapping[str, float] = MappingProxyType({"int8": 5.0, "int4": 4.0})  # see `FileFacts.per_output`
 _NOTHING: Mapping[str, float] = MappingProxyType({})
 _NONE_OWN: Mapping[tuple[str, str], float] = MappingProxyType({})
 _FREE_OF_INPUTS = ("depthwise", "batchnorm", "instancenorm", "groupnorm", "prelu", "parameter", "other")
@@ -36,8 +36,8 @@ class FileFacts:
 
     fixed       of the file, whatever is chosen
     per_layer   by width, of every layer that has it
-    per_output  by width, of every output channel of a layer that has it: for int8 a scale (4) and a zero point (1) of the
-                weights, and a scale and a zero point (4 each) of the bias; for int4 a scale
+    per_output  by width, of every output channel of a layer that has it: for int8 a scale and a zero point of the weights
+                (4 and 1), for int4 a scale
     own         by (layer, width), of that layer besides `per_layer`
     """
 
