@@ -284,7 +284,7 @@ def test_divergence_is_that_of_the_softened_classes() -> None:
     assert float(lesson(ours, labels, theirs, 0.25)) == pytest.approx(float(mixed), abs=1e-5)
 
 
-def test_a_step_that_is_not_finite_is_left_out(job: Job, cut: Recovered) -> None:
+def test_a_gradient_that_is_not_finite_moves_nothing(job: Job, cut: Recovered) -> None:
     course, recipe, _ = finetuning._course(job, cut.model, job.model, 1.0)
     course = replace(course, lesson=lambda output, *_: output.sum() * torch.nan)  # type: ignore[arg-type]
     state, leg = training.begin(course), training.Leg(1e-3, 0.0, Length(steps=2))

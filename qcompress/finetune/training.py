@@ -129,9 +129,9 @@ class _Desk:
         self._weights, self._means = parameters(self._pupil), parameters(self._average)
         self._adam = torch.optim.Adam(self._weights.values(), lr=0.0, betas=_BETAS)
         for name, first in state.first.items():
-            count = torch.tensor(float(state.step - state.begun[0]))
-            moments = {"exp_avg": first.clone(), "exp_avg_sq": state.second[name].clone(), "step": count}
-            self._adam.state[self._weights[name]] = moments
+            place, count = self._weights[name], torch.tensor(float(state.step - state.begun[0]))
+            both = (moment.to(place, copy=True) for moment in (first, state.second[name]))
+            self._adam.state[place] = dict(zip(("exp_avg", "exp_avg_sq", "step"), (*both, count), strict=True))
         self._clock = time.monotonic() - state.seconds
 
     def step(self, state: State) -> State:
@@ -144,20 +144,15 @@ class _Desk:
         torch.autograd.backward(loss)
         gradients = [tensor.grad for tensor in self._weights.values() if tensor.grad is not None]
         norm = float(nn.utils.get_total_norm(gradients)) if gradients else 0.0
-        typical = state.typical
-        if math.isfinite(norm):  # a step with others is left out
-            usual = typical or norm
-            for gradient in gradients if norm > CLIP * usual else ():
-                gradient.mul_(CLIP * usual / norm)
-            typical = _USUAL * usual + (1 - _USUAL) * min(norm, CLIP * usual)
-            self._adam.step()
-            self._follow(state.step - state.begun[0])
+        typical = self._clipped(gradients, norm, state.typical)
+        self._adam.step()
+        self._follow(state.step - state.begun[0])
         return replace(state, step=state.step + 1, seconds=time.monotonic() - self._clock, typical=typical)
 
     def measured(self, state: State) -> State:
         """The average is measured; where it is better than the best so far, it is that."""
         value = self._course.measure(self._average)
-        better = value > state.value or math.isnan(state.value)
+        better = value > state.value
         moments = {name: self._adam.state.get(tensor, {}) for name, tensor in self._weights.items()}
         state = replace(
             state,
@@ -170,6 +165,18 @@ class _Desk:
             stale=0 if better else state.stale + 1,
         )
         return replace(state, best=state.average, value=value, best_step=state.step) if better else state
+
+    @staticmethod
+    def _clipped(gradients: list[Tensor], norm: float, typical: float) -> float:
+        """The usual norm from now on; gradients are cut to what it allows, in place, or to nothing if not finite."""
+        if not math.isfinite(norm):
+            for gradient in gradients:
+                gradient.zero_()
+            return typical
+        usual = typical or norm
+        for gradient in gradients if norm > CLIP * usual else ():
+            gradient.mul_(CLIP * usual / norm)
+        return _USUAL * usual + (1 - _USUAL) * min(norm, CLIP * usual)
 
     def _loss(self, step: int) -> Tensor:
         course = self._course

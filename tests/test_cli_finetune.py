@@ -1,0 +1,96 @@
+"""`prune --recover finetune`, with `--steps`, Ctrl-C and `--resume`, as a user meets them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qcompress import latency
+from qcompress.cli.main import main
+from qcompress.finetune import state as states
+
+FAST = ["--noise", "gaussian:25", "--size", "32", "--refine-evals", "0", "--recover", "finetune", "-q"]
+
+
+def arguments(checkpoint: Path, images: Path, out: Path, *more: str) -> list[str]:
+    return ["prune", str(checkpoint), "--data", str(images), "-o", str(out), *FAST, *more]
+
+
+def report(out: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((out / "report.json").read_text())
+    return found
+
+
+@pytest.fixture(autouse=True)
+def _hasty(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Latency is not what these tests are about."""
+    compare = latency.compare
+    monkeypatch.setattr(latency, "compare", lambda *given, **options: compare(*given, **{**options, "max_seconds": 0.2}))
+    yield
+
+
+@pytest.mark.slow
+def test_ctrl_c_finishes_and_resume_goes_on(
+    checkpoint: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """To which weights is in test_finetune.py and test_gradual.py."""
+    chosen = ["--finetune-steps", "24", "--learning-rate", "1e-4", "--teaching", "1", "--steps", "2", "-s", "0.4"]
+    out, write, calls = tmp_path / "out", states.write, iter(range(1000))
+
+    def interrupted(*given: object) -> None:
+        write(*given)  # type: ignore[arg-type]
+        if next(calls) == 16:  # in the second step
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(states, "write", interrupted)
+        assert main(arguments(checkpoint, images, out, *chosen)) == 130
+    early = report(out)
+    assert early["status"] == early["recover"]["training"]["ended"] + "ed" == "interrupted"
+    assert len(states.files(out)) == 2
+    capsys.readouterr()
+    assert main(arguments(checkpoint, images, out, *chosen)) == 3
+    shown = " ".join(capsys.readouterr().err.split())
+    assert "the weights of a fine-tuning that can go on" in shown
+    assert "--resume" in shown
+    assert main(arguments(checkpoint, images, out, *chosen, "--resume")) == 0
+    assert sorted(path.name for path in out.iterdir()) == [
+        "model.onnx",
+        "model.safetensors",
+        "plan.json",
+        "report.json",
+        "report.md",
+    ]
+    facts = report(out)
+    training, steps = facts["recover"]["training"], facts["recover"]["steps"]
+    assert (training["seed"], training["rate"], training["tried"]) == (0, 1e-4, [])
+    assert facts["recover"]["value"] == training["best"] >= training["start"]
+    assert len(training["history"]) > len(early["recover"]["training"]["history"])
+    assert [step["pruned"] for step in steps] == [8]
+    assert facts["units"]["pruned"] == 16
+    assert "--steps 2" in facts["command"]
+    assert "--finetune-steps 24" in facts["command"]
+    text = (out / "report.md").read_text()
+    assert "Fine-tuning, from the dense network's outputs" in text
+    assert "Pruned in 2 steps" in text
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--recover", "lstsq", "--minutes", "5"], "--recover finetune"),
+        (["--minutes", "5", "--epochs", "2"], "minutes and epochs"),
+        (["--minutes", "0"], "above 0"),
+        (["--teaching", "2"], "0..1"),
+        (["--steps", "2", "--selection", "found.json"], "one step"),
+    ],
+)
+def test_wrong_usage(
+    more: list[str], said: str, checkpoint: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments(checkpoint, images, tmp_path / "o", *more)) == 2
+    assert said in " ".join(capsys.readouterr().err.split())
