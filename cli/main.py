@@ -17,6 +17,7 @@ from qcompress.cli.apply import apply
 from qcompress.cli.doctor import doctor
 from qcompress.cli.export import export
 from qcompress.cli.formulate import formulate
+from qcompress.cli.init import init
 from qcompress.cli.inspect import inspect
 from qcompress.cli.plots import plots
 from qcompress.cli.profile import profile
@@ -50,7 +51,7 @@ def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-for command in (prune, inspect, apply, export, verify, profile, formulate, solve, plots, doctor):
+for command in (prune, inspect, apply, export, verify, profile, formulate, solve, plots, init, doctor):
     app.command()(_interruptible(command))
 
 
