@@ -8,11 +8,9 @@ import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
-from pydantic import BaseModel, ConfigDict, StrictBool, StrictFloat, StrictInt, StrictStr, ValidationError, create_model
-from pydantic import Field as PydanticField
 
 from qcompress.cli.option_table import Option, options_of
 from qcompress.errors import InputError
@@ -23,10 +21,6 @@ NAME = "qcompress.toml"
 AUTO = "auto"
 LARGEST_BYTES = 2**20
 OWN = ("config",)  # options that a file has no say in
-
-Scalar = StrictStr | StrictInt | StrictFloat
-_TABLES = ("arch-args",)  # texts that hold an object
-_LISTS = ("mean", "std")  # texts that hold numbers
 
 
 def read(path: Path, options: Sequence[Option]) -> dict[str, Any]:
@@ -45,13 +39,12 @@ def read(path: Path, options: Sequence[Option]) -> dict[str, Any]:
     for key in values:
         if key not in known:
             raise _unknown(path, text, key, list(known))
-    try:
-        _model(tuple(known.values())).model_validate(values)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        key = str(first["loc"][0])
-        hint = f"what --{key} of prune takes"
-        raise InputError(f"{_place(path, text, key)}: {key}: {first['msg']}", hint) from None
+    from qcompress.cli.config_types import mistake  # pydantic takes its time
+
+    wrong = mistake(values, tuple(known.values()))
+    if wrong is not None:
+        key, expected = wrong
+        raise InputError(f"{_place(path, text, key)}: {key}: {expected}", f"what --{key} of prune takes")
     return {known[key].name: _as_on_the_line(known[key], value) for key, value in values.items()}
 
 
@@ -139,28 +132,6 @@ def _given_twice(text: str) -> tuple[int, str] | None:
         elif line.lstrip().startswith("["):
             return None
     return None
-
-
-def _model(options: Sequence[Option]) -> type[BaseModel]:
-    fields: dict[str, Any] = {
-        option.name: (_type(option) | None, PydanticField(default=None, alias=option.key)) for option in options
-    }
-    return create_model("ConfigFile", __config__=ConfigDict(extra="forbid"), **fields)
-
-
-def _type(option: Option) -> Any:
-    if option.multiple:
-        return list[StrictStr] | dict[str, Scalar] if option.pairs else list[StrictStr]
-    if option.choices:
-        return Literal[option.choices]
-    if option.key in _TABLES:
-        return StrictStr | dict[str, Any]
-    if option.key in _LISTS:
-        return StrictStr | list[StrictInt | StrictFloat]
-    plain: dict[type, Any] = {int: StrictInt, float: StrictInt | StrictFloat, bool: StrictBool}
-    if option.key == "max-drop":
-        return Scalar
-    return plain.get(option.kind, Scalar if option.kind is str else StrictStr)
 
 
 def _as_on_the_line(option: Option, value: Any) -> Any:
