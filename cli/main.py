@@ -20,6 +20,7 @@ from qcompress.cli.compress import compress
 from qcompress.cli.doctor import doctor
 from qcompress.cli.export import export
 from qcompress.cli.formulate import formulate
+from qcompress.cli.init import init
 from qcompress.cli.inspect import inspect
 from qcompress.cli.plots import plots
 from qcompress.cli.profile import profile
@@ -58,6 +59,7 @@ def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
 for command in (
     prune,
     compress,
+    init,
     inspect,
     apply,
     export,

@@ -7,13 +7,15 @@ from typing import Annotated
 
 import typer
 
-from qcompress.cli import options, render, target_options
+from qcompress.cli import config_file, options, render, target_options
 
 __all__ = ["prune"]
 
 
 def prune(
+    context: typer.Context,
     checkpoint: options.Checkpoint,
+    config: config_file.Config = None,
     sparsity: target_options.Sparsity = None,
     budget: target_options.BudgetName = None,
     target_params: target_options.TargetParams = None,
@@ -105,20 +107,24 @@ def prune(
 
     Writes model.onnx, model.safetensors, plan.json, report.json, report.md and report.html to the output folder.
     """
+    del config  # it has been read: see `config_file`
     from qcompress import settings as s
     from qcompress.pipeline import prune as run
     from qcompress.qubo import objective as named_objective
 
     means, stds = options.parse_normalisation(mean, std)
     asked = target_options.parse_target(
-        sparsity,
-        budget,
-        params=target_params,
-        macs=target_macs,
-        size=target_size,
-        latency=target_latency,
-        speedup=speedup,
-        smallest=smallest,
+        **target_options.of_the_line(
+            config_file.given_here(context, *target_options.TARGETS),
+            sparsity=sparsity,
+            budget=budget,
+            target_params=target_params,
+            target_macs=target_macs,
+            target_size=target_size,
+            target_latency=target_latency,
+            speedup=speedup,
+            smallest=smallest,
+        )
     )
     settings = s.Settings(
         sparsity=asked.sparsity,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple, NotRequired, TypedDict, Unpack
 
 import typer
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from qcompress.targets import Target
 
 __all__ = [
+    "TARGETS",
     "Asked",
     "Budget",
     "BudgetName",
@@ -25,6 +27,7 @@ __all__ = [
     "TargetMacs",
     "TargetParams",
     "TargetSize",
+    "of_the_line",
     "parse_target",
 ]
 
@@ -91,25 +94,53 @@ class Asked(NamedTuple):
     target: Target | None
 
 
+TARGETS = ("sparsity", "budget", "target_params", "target_macs", "target_size", "target_latency", "speedup", "smallest")
+
+
+class Given(TypedDict):
+    """The options that say how far to prune."""
+
+    sparsity: float | None
+    budget: Budget | None
+    target_params: NotRequired[str | None]
+    target_macs: NotRequired[str | None]
+    target_size: NotRequired[str | None]
+    target_latency: NotRequired[str | None]
+    speedup: NotRequired[float | None]
+    smallest: NotRequired[bool]
+
+
+def of_the_line(on_the_line: Set[str], **given: Unpack[Given]) -> Given:
+    """What counts where a config file has targets, too: if the command line names one, those of the file do not."""
+    named = on_the_line - {"budget"}
+    if not named:
+        return given
+    kept = {name: value for name, value in given.items() if name in on_the_line}
+    if named <= {"sparsity", "smallest"}:
+        kept["budget"] = given["budget"]
+    empty = Given(sparsity=None, budget=None)
+    return {**empty, **kept}  # type: ignore[typeddict-item]
+
+
 def parse_target(
     sparsity: float | None,
     budget: Budget | None,
     *,
-    params: str | None = None,
-    macs: str | None = None,
-    size: str | None = None,
-    latency: str | None = None,
+    target_params: str | None = None,
+    target_macs: str | None = None,
+    target_size: str | None = None,
+    target_latency: str | None = None,
     speedup: float | None = None,
     smallest: bool = False,
 ) -> Asked:
     """The share or the one target that is asked for. Raises UsageError for several, and for a budget that is not the target's.
 
-    >>> parse_target(None, None, macs="300M")
+    >>> parse_target(None, None, target_macs="300M")
     Asked(sparsity=0.5, budget='macs', target=AtMost(amount=300000000.0))
     """
     from qcompress import targets
 
-    amounts = {"params": params, "macs": macs, "size": size, "latency": latency}
+    amounts = {"params": target_params, "macs": target_macs, "size": target_size, "latency": target_latency}
     given = {f"--target-{name}": name for name, text in amounts.items() if text is not None}
     given |= {"--speedup": "latency"} if speedup is not None else {}
     given |= {"--smallest": (budget or Budget.filters).value} if smallest else {}

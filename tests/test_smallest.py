@@ -94,11 +94,11 @@ def test_a_run_looks_for_the_smallest_network(
     real = reconstruction.eliminated
     monkeypatch.setattr(smallest, "TRIALS", 3)
 
-    def counted(*arguments: Any, **options: Any) -> Any:
-        computed.append(1)
-        return real(*arguments, **options)
+    def eliminated(*given: Any, **named: Any) -> Any:
+        computed.append(given)
+        return real(*given, **named)
 
-    monkeypatch.setattr(reconstruction, "eliminated", counted)
+    monkeypatch.setattr(reconstruction, "eliminated", eliminated)
     fast = ["--data", str(images), "--noise", "gaussian:25", "--refine-evals", "0", "--size", "32", "--quiet", "--align", "1"]
     code = main(["prune", str(checkpoint), "-o", str(tmp_path / "o"), *fast, "--smallest", "--max-drop", "3dB"])
     report = json.loads((tmp_path / "o" / "report.json").read_text())
