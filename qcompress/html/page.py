@@ -121,7 +121,6 @@ def _tiles(report: Report) -> list[Tile]:
         ("ONNX file", cost.bytes.dense, cost.bytes.slim, size),
         ("MACs per image", cost.macs.dense, cost.macs.slim, short),
         ("parameters", cost.params.dense, cost.params.slim, short),
-        ("units", report.units.total, report.units.total - report.units.pruned, short),
     )
     for title, dense, slim, text in counts:
         if slim is not None:
