@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -49,7 +50,7 @@ def to_html(report: Report, strips: Sequence[Strip] = ()) -> str:
     return render(
         "report.html.jinja",
         report=report,
-        title=report.checkpoint.file,
+        title=re.split(r"[/\\]", report.checkpoint.file)[-1] or report.checkpoint.file,
         verdict=verdict,
         mood=mood,
         headline=headline(report),
