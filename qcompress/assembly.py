@@ -236,7 +236,7 @@ def _common_words(settings: Settings) -> list[str]:
     if options.arch_args:
         words += ["--arch-args", json.dumps(dict(options.arch_args))]
     words += ["--trust-pickle"] * options.trust_pickle + ["--static"] * (not settings.export.dynamic)
-    words += ["--plots"] * settings.plots
+    words += ["--plots"] * settings.plots + ["--no-crops"] * (not settings.crops)
     for pattern in search.ignore:
         words += ["--ignore", pattern]
     for option, limits in (

@@ -20,6 +20,7 @@ from qcompress.errors import InputError, UsageError
 from qcompress.exporters.runtime import STRIDE_KEY, open_onnx
 from qcompress.files import write_text
 from qcompress.framing import frame, load_images
+from qcompress.gate.limits import LEAST_ROUNDS
 from qcompress.html.compare import Entry, GroupRow, ImageRow, Page, comparison_html
 from qcompress.latency import Latency
 from qcompress.metrics import Metric, companions, metric
@@ -265,6 +266,8 @@ def _speed(found: Latency | None) -> str:
     if found is None:
         return "-"
     low, high = found.ci95
+    if found.runs < LEAST_ROUNDS:
+        return f"{found.speedup:.2f} in {found.runs} rounds, too few for an interval"
     return f"{found.speedup:.2f} ({low:.2f} to {high:.2f}), {found.verdict}"
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hostile import flat_png
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -152,7 +153,7 @@ def test_a_sheet_that_is_not_the_reports_is_left_out(folder: Path) -> None:
     assert "<img" not in page
     assert "crops.png is missing" in page
     report = full()
-    for data in (b"", b"\x89PNG\r\n\x1a\n", (folder / "crops.png").read_bytes()[:60]):
+    for data in (b"", b"\x89PNG\r\n\x1a\n", flat_png(10_000), flat_png(20_000), (folder / "crops.png").read_bytes()[:60]):
         assert cut(report, data) == ()
     small = folder / "small.png"
     Image.new("RGB", (16, 16)).save(small)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -49,7 +50,7 @@ def to_html(report: Report, strips: Sequence[Strip] = ()) -> str:
     return render(
         "report.html.jinja",
         report=report,
-        title=report.checkpoint.file,
+        title=re.split(r"[/\\]", report.checkpoint.file)[-1] or report.checkpoint.file,
         verdict=verdict,
         mood=mood,
         headline=headline(report),
@@ -121,7 +122,6 @@ def _tiles(report: Report) -> list[Tile]:
         ("ONNX file", cost.bytes.dense, cost.bytes.slim, size),
         ("MACs per image", cost.macs.dense, cost.macs.slim, short),
         ("parameters", cost.params.dense, cost.params.slim, short),
-        ("units", report.units.total, report.units.total - report.units.pruned, short),
     )
     for title, dense, slim, text in counts:
         if slim is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,11 +47,11 @@ def cut(report: Report, data: bytes | None) -> tuple[Strip, ...]:
         return ()
     side = crops.side
     try:
-        with Image.open(io.BytesIO(data), formats=["PNG"]) as opened:
+        with warnings.catch_warnings(), _opened(data) as opened:
             if opened.size != (side * len(crops.columns), side * len(crops.rows)):
                 return ()
             sheet = opened.convert("RGB")
-    except (OSError, ValueError, SyntaxError):  # what Pillow raises for a file that is no sound PNG
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning):
         return ()
     return tuple(
         Strip(facts, {name: _tile(sheet, column, row, side) for column, name in enumerate(crops.columns)})
@@ -63,6 +64,12 @@ def data_uri(image: Image.Image) -> str:
     buffer = io.BytesIO()
     image.save(buffer, "PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _opened(data: bytes) -> Image.Image:
+    """The picture, not yet decoded: one that is far too large is an error, whatever Pillow is set to."""
+    warnings.simplefilter("error", Image.DecompressionBombWarning)
+    return Image.open(io.BytesIO(data), formats=["PNG"])
 
 
 def _tile(sheet: Image.Image, column: int, row: int, side: int) -> str:
