@@ -77,7 +77,9 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the package that pages may change."""
     folder = tmp_path_factory.mktemp("package")
     for name in ("qcompress", "cli", "exporters"):
-        shutil.copytree(ROOT / name, folder / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "cli", "exporters"))
+    for name in ("cli", "exporters"):
+        (folder / "qcompress" / name).symlink_to(folder / name)
     return folder
 
 
