@@ -58,6 +58,7 @@ imports: $(VENV)/.ready-dev
 test: lint types imports
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
 	$(MAKE) extras
+	$(MAKE) docs
 
 EXTRAS_TESTS := tests/test_loaders_extras.py tests/test_security_networks.py tests/test_fuzz_networks.py tests/test_workers_ray.py \
 	tests/test_notebook.py
