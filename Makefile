@@ -14,7 +14,7 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 help:
 	@echo "make demo    prune the reference checkpoint to half of its filters on the shipped photographs"
 	@echo "make test    lint, types, import rules, all tests"
-	@echo "make extras  the tests of what needs spandrel, timm, onnx2torch and ray"
+	@echo "make extras  the tests of what needs spandrel, timm, onnx2torch, ray and a notebook"
 	@echo "make fast    the tests that take seconds"
 	@echo "make docs    build the documentation site into site/"
 	@echo "make wheel   build the wheel and the source distribution into dist/"
@@ -33,11 +33,11 @@ $(VENV)/.ready-dev: $(VENV)/.ready
 	@touch $@
 
 # spandrel, timm and onnx2torch want torchvision, which here and there does not fit the torch that is installed; so they are tested
-# in an environment of their own, laid over the first; so is ray, which is large.
+# in an environment of their own, laid over the first; so are ray and what runs a notebook, which are large.
 $(VENV)-extras/.ready: $(VENV)/.ready-dev
 	$(PYTHON) -m venv $(VENV)-extras
 	$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' > "$$($(VENV)-extras/bin/python -c 'import site; print(site.getsitepackages()[0])')/base.pth"
-	$(VENV)-extras/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt '.[restoration,timm,onnx-in,ray]'
+	$(VENV)-extras/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt '.[restoration,timm,onnx-in,ray,notebook]'
 	$(VENV)-extras/bin/python -m pip --disable-pip-version-check uninstall --quiet --yes qcompress
 	@touch $@
 
@@ -58,8 +58,10 @@ imports: $(VENV)/.ready-dev
 test: lint types imports
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
 	$(MAKE) extras
+	$(MAKE) docs
 
-EXTRAS_TESTS := tests/test_loaders_extras.py tests/test_security_networks.py tests/test_fuzz_networks.py tests/test_workers_ray.py
+EXTRAS_TESTS := tests/test_loaders_extras.py tests/test_security_networks.py tests/test_fuzz_networks.py tests/test_workers_ray.py \
+	tests/test_notebook.py
 
 extras: $(VENV)-extras/.ready
 	PYTHONPATH="$(CURDIR)" QCOMPRESS_EXTRAS=1 OMP_NUM_THREADS=1 $(VENV)-extras/bin/python -m pytest $(EXTRAS_TESTS)
