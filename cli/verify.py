@@ -13,9 +13,17 @@ __all__ = ["verify"]
 
 
 def verify(
-    artifact: Annotated[Path, typer.Argument(help="The ONNX file to verify.", show_default=False)],
+    artifact: Annotated[Path, typer.Argument(help="The file to verify, as `export` writes them.", show_default=False)],
     reference: Annotated[
-        Path | None, typer.Option(help="What to compare with: a checkpoint, a slim folder or an ONNX file.")
+        Path | None,
+        typer.Option(help="What to compare with: a checkpoint, a slim folder, an ONNX file or another of its kind."),
+    ] = None,
+    runtime: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="What runs the file: onnxruntime, openvino, ncnn, mnn, litert, executorch, torch (default: by its ending).",
+        ),
     ] = None,
     data: options.Data = None,
     noise: options.Noise = None,
@@ -33,7 +41,7 @@ def verify(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Measure ARTIFACT in onnxruntime on the report images: its metric and, against a reference, the drop and the speedup."""
+    """Measure ARTIFACT in its runtime on the report images: its metric and, against a reference, the drop and the speedup."""
     from qcompress import settings as s
     from qcompress.checking import verify as run
 
@@ -43,7 +51,7 @@ def verify(
         seed=seed,
         checkpoint=s.CheckpointOptions(arch, options.parse_arch_args(arch_args), trust_pickle),
         data=s.DataOptions(data, noise, max_images, mean=means, std=stds),
-        verify=s.VerifyOptions(size=size),
+        verify=s.VerifyOptions(size=size, runtime=runtime),
         limits=s.Limits(max_drop, min_speedup),
     )
     check = run(artifact, reference, settings, observer=render.observer(quiet=quiet))
@@ -51,6 +59,8 @@ def verify(
         render.print_json(check.as_dict())
     else:
         render.print_table(str(artifact), ("quantity", "reference", "artifact", "change"), check.rows())
+        for note in (*check.found.notes, *check.race.notes):
+            render.print_line(f"note: {note}")
         for reason in check.reasons:
             render.print_line(f"missed: {reason}")
     raise typer.Exit(check.exit_code)
