@@ -1,10 +1,11 @@
 """Every format of EXPORTERS on networks, dense and slim: whether it can be written, parity, size, and how fast it runs.
 
-    python benchmarks/formats.py half-unet=reference:reference.slim dncnn=dncnn.pt:dncnn.slim [--size 128] [--formats onnx,mnn]
+    python benchmarks/formats.py half-unet=reference,reference.slim dncnn=dncnn.pt,dncnn.slim [--size 128] [--formats onnx,mnn]
 
-Each network is NAME=CHECKPOINT:SLIM_FOLDER, slim as `qcompress prune` wrote it. "dense / slim" is measured in the format's own
-runtime, "against ONNX" is the slim ONNX file in onnxruntime over the slim file in its runtime; both in alternation, one thread,
-thread CPU time (qcompress.latency), runtimes by their own default settings. Prints a table in Markdown; failures are named below it.
+Each network is NAME=CHECKPOINT,SLIM_FOLDER[,PACKAGE.MODULE:FACTORY], slim as `qcompress prune` wrote it. "dense / slim" is
+measured in the format's own runtime, "against ONNX" is the slim ONNX file in onnxruntime over the slim file in its runtime;
+both in alternation, one thread, thread CPU time (qcompress.latency), runtimes by their own default settings. Prints a table in
+Markdown; failures are named below it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from qcompress.exporters import EXPORTERS
 from qcompress.latency import Latency
 from qcompress.settings import CheckpointOptions, ExportOptions
 
-HEAD = "| network | format | state | bytes dense | bytes slim | parity | dense / slim | against ONNX |\n|---|---|---|---|---|---|---|---|"
+COLUMNS = ("network", "format", "state", "bytes dense", "bytes slim", "parity", "dense / slim", "against ONNX")
+HEAD = f"| {' | '.join(COLUMNS)} |\n{'|---' * len(COLUMNS)}|"
 
 
 @dataclass(frozen=True)
@@ -32,20 +34,21 @@ class Pair:
     name: str
     dense: Path
     slim: Path
+    arch: str | None = None
 
 
 def parsed(text: str) -> Pair:
-    """NAME=CHECKPOINT:SLIM_FOLDER."""
-    name, _, paths = text.partition("=")
-    dense, _, slim = paths.partition(":")
-    if not (name and dense and slim):
-        raise argparse.ArgumentTypeError(f"{text!r}: expected NAME=CHECKPOINT:SLIM_FOLDER")
-    return Pair(name, Path(dense), Path(slim))
+    """NAME=CHECKPOINT,SLIM_FOLDER[,PACKAGE.MODULE:FACTORY]."""
+    name, _, rest = text.partition("=")
+    parts = rest.split(",")
+    if not name or len(parts) not in (2, 3):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected NAME=CHECKPOINT,SLIM_FOLDER")
+    return Pair(name, Path(parts[0]), Path(parts[1]), *parts[2:])
 
 
-def written(source: Path, folder: Path, formats: list[str], size: int) -> dict[str, Outcome]:
+def written(source: Path, arch: str | None, folder: Path, formats: list[str], size: int) -> dict[str, Outcome]:
     """The files of one network by format."""
-    outcomes = export_all(source, folder, to=formats, options=CheckpointOptions(), export=ExportOptions(), size=size)
+    outcomes = export_all(source, folder, to=formats, options=CheckpointOptions(arch), export=ExportOptions(), size=size)
     return {outcome.format: outcome for outcome in outcomes}
 
 
@@ -79,7 +82,7 @@ def row(pair: Pair, name: str, dense: Outcome, slim: Outcome, onnx: Outcome, sha
 def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("networks", nargs="+", type=parsed, metavar="NAME=CHECKPOINT:SLIM_FOLDER")
+    parser.add_argument("networks", nargs="+", type=parsed, metavar="NAME=CHECKPOINT,SLIM_FOLDER")
     parser.add_argument("--formats", default=",".join(EXPORTERS))
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--seconds", type=float, default=10.0, help="of one comparison at most")
@@ -89,8 +92,8 @@ def main() -> int:
     failures = []
     for pair in options.networks:
         with tempfile.TemporaryDirectory() as folder:
-            dense = written(pair.dense, Path(folder) / "dense", formats, options.size)
-            slim = written(pair.slim, Path(folder) / "slim", formats, options.size)
+            dense = written(pair.dense, pair.arch, Path(folder) / "dense", formats, options.size)
+            slim = written(pair.slim, pair.arch, Path(folder) / "slim", formats, options.size)
             first = slim["onnx"].artifact
             if first is None:
                 raise SystemExit(f"{pair.name}: no ONNX file: {slim['onnx'].error}")

@@ -8,6 +8,7 @@ import importlib.util
 import os
 import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +18,11 @@ from torch import Tensor, nn
 
 from qcompress.errors import BackendError, ExportError, InputError, UsageError
 from qcompress.exporters import EXPORTERS, RUNTIMES, Artifact, files_of, format_of, runtime_of
-from qcompress.exporters.base import Opened, Prepared, load_package
+from qcompress.exporters.base import Opened, Prepared, Weights, load_package
 from qcompress.exporters.padding import padded
 from qcompress.exporters.parity import Difference, Parity
 from qcompress.exporters.quiet import silent
+from qcompress.exporters.through_onnx import as_onnx, shared_onnx
 
 METADATA = {"producer": "qcompress 0", "plan_sha256": "ab" * 32}
 PACKAGES = {
@@ -52,6 +54,12 @@ class SmallUNet(nn.Module):
 
 def content(*shape: int) -> Tensor:
     return torch.from_numpy(np.random.default_rng(3).random(shape, np.float32))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _written_once() -> Iterator[None]:
+    with shared_onnx():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -161,6 +169,7 @@ def test_float16_weights_are_smaller_or_refused(name: str, network: nn.Module, t
     assert artifact.parity is None or (artifact.parity.least_db == 80 and artifact.parity.rel > 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in ("onnx", "pt2", "openvino", "mnn") if name in HERE])
 def test_padded_inside_any_size_works(name: str, network: nn.Module, tmp_path: Path) -> None:
     path = tmp_path / f"net{EXPORTERS[name].suffix}"
@@ -234,3 +243,18 @@ def test_silence_holds_for_python_and_c_and_ends(capfd: pytest.CaptureFixture[st
         raise ValueError("seen")
     os.write(1, b"after\n")
     assert capfd.readouterr() == ("after\n", "")
+
+
+def test_what_several_converters_read_is_written_once() -> None:
+    small = nn.Conv2d(1, 1, 1)
+
+    def path(weights: Weights = "float32") -> Path:
+        with as_onnx(small, content(1, 1, 4, 4), opset=18, dynamic=False, metadata={}, weights=weights) as source:
+            assert source.artifact.path.is_file()
+            return source.artifact.path
+
+    with shared_onnx():
+        first = path()
+        assert path() == first
+        assert path("float16") != first
+    assert not first.exists()
