@@ -9,12 +9,13 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 TORCH := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: help demo test extras fast lint types imports docs wheel bench-refine clean
+.PHONY: help demo test extras formats fast lint types imports docs wheel bench-refine clean
 
 help:
 	@echo "make demo    prune the reference checkpoint to half of its filters on the shipped photographs"
 	@echo "make test    lint, types, import rules, all tests"
-	@echo "make extras  the tests of what needs spandrel, timm, onnx2torch, ray and a notebook"
+	@echo "make extras  the tests of what needs spandrel, timm, onnx2torch, ray, OpenVINO, ncnn, MNN and a notebook"
+	@echo "make formats the tests of LiteRT, ExecuTorch and Core ML, which take 1.5 GB more to install"
 	@echo "make fast    the tests that take seconds"
 	@echo "make docs    build the documentation site into site/"
 	@echo "make wheel   build the wheel and the source distribution into dist/"
@@ -33,12 +34,26 @@ $(VENV)/.ready-dev: $(VENV)/.ready
 	@touch $@
 
 # spandrel, timm and onnx2torch want torchvision, which here and there does not fit the torch that is installed; so they are tested
-# in an environment of their own, laid over the first; so are ray and what runs a notebook, which are large.
+# in an environment of their own, laid over the first; so are ray, what runs a notebook, and the runtimes of other formats.
 $(VENV)-extras/.ready: $(VENV)/.ready-dev
 	$(PYTHON) -m venv $(VENV)-extras
 	$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' > "$$($(VENV)-extras/bin/python -c 'import site; print(site.getsitepackages()[0])')/base.pth"
-	$(VENV)-extras/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt '.[restoration,timm,onnx-in,ray,notebook]'
+	$(VENV)-extras/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt '.[restoration,timm,onnx-in,ray,notebook,openvino,ncnn,mnn]'
 	$(VENV)-extras/bin/python -m pip --disable-pip-version-check uninstall --quiet --yes qcompress
+	@touch $@
+
+# The heavy formats once more apart. What litert-torch declares cannot be met together with the tested set (xdsl 0.28 wants an older
+# typing-extensions), but it runs with it: so it is installed without its dependencies, and they by name.
+LITERT := litert-torch ai-edge-litert ai-edge-quantizer litert-converter litert-lm-builder xdsl jax jaxlib jaxtyping \
+  wadler_lindig transformers kagglehub kagglesdk absl-py multipledispatch immutabledict ordered-set lark fire termcolor tomli \
+  backports.strenum sentencepiece tabulate torchao
+
+$(VENV)-formats/.ready: $(VENV)/.ready-dev
+	$(PYTHON) -m venv $(VENV)-formats
+	$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' > "$$($(VENV)-formats/bin/python -c 'import site; print(site.getsitepackages()[0])')/base.pth"
+	$(VENV)-formats/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt '.[openvino,ncnn,mnn,executorch,coreml]'
+	$(VENV)-formats/bin/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt --no-deps $(LITERT)
+	$(VENV)-formats/bin/python -m pip --disable-pip-version-check uninstall --quiet --yes qcompress
 	@touch $@
 
 demo: $(VENV)/.ready
@@ -61,10 +76,13 @@ test: lint types imports
 	$(MAKE) docs
 
 EXTRAS_TESTS := tests/test_loaders_extras.py tests/test_security_networks.py tests/test_fuzz_networks.py tests/test_workers_ray.py \
-	tests/test_notebook.py
+	tests/test_notebook.py tests/test_exporters_formats.py
 
 extras: $(VENV)-extras/.ready
 	PYTHONPATH="$(CURDIR)" QCOMPRESS_EXTRAS=1 OMP_NUM_THREADS=1 $(VENV)-extras/bin/python -m pytest $(EXTRAS_TESTS)
+
+formats: $(VENV)-formats/.ready
+	PYTHONPATH="$(CURDIR)" QCOMPRESS_FORMATS=1 OMP_NUM_THREADS=1 $(VENV)-formats/bin/python -m pytest tests/test_exporters_formats.py
 
 # The generator of the site is in an environment of its own, laid over the first, whose commands and names become pages.
 $(VENV)-docs/.ready: $(VENV)/.ready

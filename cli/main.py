@@ -38,8 +38,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Prune a trained PyTorch network by QUBO, repair it, and hand back a verified slim ONNX file.",
-    epilog="Exit codes: 0 done, 2 wrong usage, 3 bad input, 4 a limit missed, 5 a backend or a worker failed, "
-    "6 a limit undecided, 130 interrupted.",
+    epilog="Exit codes: 0 done, 1 an export failed, 2 wrong usage, 3 bad input, 4 a limit missed, 5 a backend, a runtime or a "
+    "worker failed, 6 a limit undecided, 130 interrupted.",
 )
 
 

@@ -15,9 +15,17 @@ _SAID = {"failed": "missed", "undecided": "undecided"}
 
 
 def verify(
-    artifact: Annotated[Path, typer.Argument(help="The ONNX file to verify.", show_default=False)],
+    artifact: Annotated[Path, typer.Argument(help="The file to verify, as `export` writes them.", show_default=False)],
     reference: Annotated[
-        Path | None, typer.Option(help="What to compare with: a checkpoint, a slim folder or an ONNX file.")
+        Path | None,
+        typer.Option(help="What to compare with: a checkpoint, a slim folder, an ONNX file or another of its kind."),
+    ] = None,
+    runtime: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="What runs the file: onnxruntime, openvino, ncnn, mnn, litert, executorch, torch (default: by its ending).",
+        ),
     ] = None,
     data: options.Data = None,
     noise: options.Noise = None,
@@ -37,7 +45,7 @@ def verify(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Measure ARTIFACT in onnxruntime on the report images: its metric and, against a reference, the drop and the speedup."""
+    """Measure ARTIFACT in its runtime on the report images: its metric and, against a reference, the drop and the speedup."""
     from qcompress import settings as s
     from qcompress.checking import verify as run
 
@@ -47,7 +55,7 @@ def verify(
         seed=seed,
         checkpoint=s.CheckpointOptions(arch, options.parse_arch_args(arch_args), trust_pickle),
         data=s.DataOptions(data, noise, max_images, mean=means, std=stds),
-        verify=s.VerifyOptions(size=size),
+        verify=s.VerifyOptions(size=size, runtime=runtime),
         limits=options.limits(max_drop, min_speedup, max_size, undecided),
     )
     check = run(artifact, reference, settings, observer=render.observer(quiet=quiet))
@@ -55,6 +63,8 @@ def verify(
         render.print_json(check.as_dict())
     else:
         render.print_table(str(artifact), ("quantity", "reference", "artifact", "change"), check.rows())
+        for note in (*check.found.notes, *check.race.notes):
+            render.print_line(f"note: {note}")
         for reason in check.gate.reasons:
             render.print_line(f"{_SAID[check.gate.outcome]}: {reason}")
     raise typer.Exit(check.exit_code)

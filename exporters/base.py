@@ -89,12 +89,16 @@ class Exporter(Protocol):
 
 @dataclass(frozen=True)
 class Format:
-    """A row of EXPORTERS: an exporter, how its file ends, which of RUNTIMES runs it (None: none here), which extra it needs."""
+    """A row of EXPORTERS: an exporter, how its file ends, which of RUNTIMES runs it (None: none here), which extra it needs.
+
+    `beside` are the endings of the files that lie beside the one that is opened, in place of `suffix`.
+    """
 
     write: Exporter
     suffix: str
     runtime: str | None
     extra: str | None = None
+    beside: tuple[str, ...] = ()
 
     def __call__(
         self,

@@ -5,9 +5,8 @@ from __future__ import annotations
 import copy
 import hashlib
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,12 +17,10 @@ from torch import Tensor, nn
 from qcompress import seeds
 from qcompress.errors import ExportError, InputError
 from qcompress.exporters.base import Array, Artifact, Open, Weights
-from qcompress.exporters.onnx import export_onnx
 from qcompress.exporters.parity import LEAST_DB, PARITY_GATE, Difference, Parity
-from qcompress.exporters.runtime import STRIDE_KEY, open_onnx
 from qcompress.files import output_error, write_aside
 
-__all__ = ["Draft", "OnnxSource", "as_onnx", "compare", "content", "on_cpu", "only_float32", "publish", "trial_shapes"]
+__all__ = ["Draft", "compare", "content", "on_cpu", "only_float32", "publish", "trial_shapes"]
 
 
 @dataclass(frozen=True)
@@ -35,38 +32,6 @@ class Draft:
     dynamic: bool
     notes: tuple[str, ...] = ()
     opset: int = 0
-
-
-@dataclass(frozen=True)
-class OnnxSource:
-    """A network as ONNX, which another converter reads: checked against PyTorch already."""
-
-    artifact: Artifact
-    input_shape: tuple[int | None, ...]
-    stride: int
-
-    def shapes(self, example: Tensor, *, batch: bool = True) -> tuple[tuple[int, ...], ...]:
-        """As `trial_shapes`; without `batch`, of one image each."""
-        free = (self.input_shape[0] if batch else 1, *self.input_shape[1:])
-        return trial_shapes(tuple(example.shape), free, self.stride)
-
-
-@contextmanager
-def as_onnx(
-    model: nn.Module,
-    example: Tensor,
-    *,
-    opset: int,
-    dynamic: bool,
-    metadata: Mapping[str, str],
-    weights: Weights = "float32",
-) -> Iterator[OnnxSource]:
-    """`model` as an ONNX file in a temporary folder, with fixed sizes where `dynamic` is not wanted or not to be had."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
-        artifact = export_onnx(model, example, path, opset=opset, dynamic=dynamic, metadata=metadata, weights=weights)
-        network = open_onnx(path)
-        yield OnnxSource(artifact, network.input_shape, int(network.metadata.get(STRIDE_KEY, "1")))
 
 
 def trial_shapes(example: tuple[int, ...], input_shape: tuple[int | None, ...], stride: int) -> tuple[tuple[int, ...], ...]:

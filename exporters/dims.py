@@ -39,10 +39,11 @@ def stride_of(network: nn.Module, example: Tensor) -> int | None:
 def captured(network: nn.Module, example: Tensor, axes: Axes, stride: int, *, largest: int | None = None) -> ExportedProgram:
     """The network as torch.export knows it, with `axes` free: sides are multiples of `stride`, `largest` pixels at most."""
     batch = torch.cat([example, example]) if 0 in axes and len(example) == 1 else example  # 1 is taken for a constant
-    most: dict[str, Any] = {} if largest is None else {"max": largest // stride}
-    free: dict[int, Any] = {axis: Dim(_NAMES[axis], **(most if axis else {})) for axis in axes}
-    shapes = ({axis: dim * stride if axis and stride > 1 else dim for axis, dim in free.items()},) if axes else None
-    return torch.export.export(network, (batch,), dynamic_shapes=shapes)
+    if largest is None:
+        free: dict[int, Any] = dict.fromkeys(axes, Dim.DYNAMIC)
+    else:  # derived from a named size, or the upper bound would not be known for what lies between
+        free = {axis: Dim(_NAMES[axis], max=largest // stride) * stride for axis in axes}
+    return torch.export.export(network, (batch,), dynamic_shapes=(free,) if axes else None)
 
 
 def first_that_works(

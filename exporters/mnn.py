@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from qcompress.errors import ExportError, InputError
 from qcompress.exporters.base import Array, Artifact, Opened, Prepared, Weights, first_line, load_package
-from qcompress.exporters.checked import Draft, as_onnx, on_cpu, publish
+from qcompress.exporters.checked import Draft, on_cpu, publish
 from qcompress.exporters.quiet import silent
 from qcompress.exporters.runtime import open_onnx
+from qcompress.exporters.through_onnx import as_onnx
 
 __all__ = ["convert_onnx", "export_mnn", "open_mnn"]
 

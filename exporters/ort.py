@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from qcompress.errors import ExportError, InputError
 from qcompress.exporters.base import Artifact, Weights, first_line
-from qcompress.exporters.checked import Draft, as_onnx, on_cpu, only_float32, publish
+from qcompress.exporters.checked import Draft, on_cpu, only_float32, publish
 from qcompress.exporters.quiet import silent
 from qcompress.exporters.runtime import Network, import_onnxruntime, open_onnx, open_ort
+from qcompress.exporters.through_onnx import as_onnx
 
 __all__ = ["export_ort", "open_either"]
 

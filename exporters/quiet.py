@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import io
 import logging
 import os
 import sys
 import tempfile
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 
 __all__ = ["silent"]
 
@@ -28,8 +29,9 @@ def silent(loggers: Iterable[str] = ()) -> Iterator[None]:
             for number in (_STDOUT, _STDERR):
                 os.dup2(sink.fileno(), number)
             for logger in named:
-                logger.setLevel(logging.CRITICAL + 1)
-            with warnings.catch_warnings():
+                logger.setLevel(logging.CRITICAL)  # JAX takes no level that has no name
+            nowhere = io.StringIO()  # for streams of Python that do not lead to the descriptors
+            with warnings.catch_warnings(), redirect_stdout(nowhere), redirect_stderr(nowhere):
                 warnings.simplefilter("ignore")
                 yield
         finally:

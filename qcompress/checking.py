@@ -1,29 +1,25 @@
-"""`verify`: an ONNX file on report images, alone or beside a reference."""
+"""`verify`: a file on report images in its own runtime, alone or beside a reference."""
 
 from __future__ import annotations
 
-import tempfile
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
+from torch import nn
 
-from qcompress import latency, seeds
 from qcompress import verify as verification
 from qcompress.assembly import gated
 from qcompress.conversion import Network, load_network
 from qcompress.data.tasks import Task
 from qcompress.errors import InputError, UsageError
-from qcompress.exporters import EXPORTERS
-from qcompress.exporters.runtime import open_onnx
+from qcompress.exporters import RUNTIMES, Runner, runtime_of
 from qcompress.framing import frame, load_images
 from qcompress.gate.limits import Gate
-from qcompress.latency import Latency
 from qcompress.markdown import metric_title
 from qcompress.metrics import Metric, companions, metric
 from qcompress.progress import SILENT, Observer
+from qcompress.racing import DenseFile, Race, run_race
 from qcompress.settings import Settings
 from qcompress.verify import Verification
 
@@ -38,7 +34,8 @@ class Check:
     metrics: tuple[Metric, ...]  # the first is the one that a limit is for
     task: Task
     source: str
-    latency: Latency | None
+    runtime: str
+    race: Race
     gate: Gate
 
     @property
@@ -57,13 +54,14 @@ class Check:
             reference = "-" if theirs is None else f"{theirs:.{digits}f}{unit}"
             change = "-" if theirs is None else f"{ours - theirs:+.{digits}f}{apart}"
             rows.append((metric_title(name, measured.unit), reference, f"{ours:.{digits}f}{unit}", change))
-        rows.append(("ONNX file, bytes", "-", f"{self.found.size_bytes:,}", "-"))
+        rows.append(("file, bytes", "-", f"{self.found.size_bytes:,}", "-"))
         if self.found.parity:
             rows.append(("largest difference", "-", f"{self.found.parity.max_abs_diff:.2g}", "-"))
-        if self.latency:
-            low, high = self.latency.ci95
-            change = f"{self.latency.speedup:.2f}x ({low:.2f} to {high:.2f}), {self.latency.verdict}"
-            rows.append(("latency", f"{self.latency.dense_ms:.2f} ms", f"{self.latency.slim_ms:.2f} ms", change))
+        for name, timed in ((f"latency in {self.runtime}", self.race.same), ("against ONNX in onnxruntime", self.race.onnx)):
+            if timed is not None:
+                low, high = timed.ci95
+                change = f"{timed.speedup:.2f}x ({low:.2f} to {high:.2f}), {timed.verdict}"
+                rows.append((name, f"{timed.dense_ms:.2f} ms", f"{timed.slim_ms:.2f} ms", change))
         return rows
 
     def as_dict(self) -> dict[str, Any]:
@@ -86,20 +84,24 @@ class Check:
                 "artifact": self.found.artifact.mean(name),
             },
             "parity": asdict(self.found.parity) if self.found.parity else None,
-            "latency": asdict(self.latency) if self.latency else None,
+            "runtime": self.runtime,
+            "latency": asdict(self.race.same) if self.race.same else None,
+            "latency_against_onnx": asdict(self.race.onnx) if self.race.onnx else None,
             "data": {"source": self.source, "task": self.task, "report": list(self.found.images)},
-            "notes": [*self.gate.waved, *self.found.notes],
+            "notes": [*self.gate.waved, *self.found.notes, *self.race.notes],
         }
 
 
 def verify(artifact: Path, reference: Path | None, settings: Settings, *, observer: Observer = SILENT) -> Check:
     """Measures `artifact` on the report images of the settings' data and seed, those that `prune` with them has not seen.
 
-    `reference` is a checkpoint, a slim folder or another ONNX file.
+    `reference` is a checkpoint, a slim folder or another file that one of RUNTIMES opens. A limit on the speedup is one on the
+    speedup over the dense network in the same runtime.
 
     Raises:
         InputError: a file or the images cannot be used.
-        UsageError: a limit is set, but there is nothing to compare with.
+        BackendError: the runtime is not installed.
+        UsageError: a limit is set, but there is nothing to compare with; or the runtime does not open such files.
 
     """
     for name, limit in (("--max-drop", settings.limits.max_drop), ("--min-speedup", settings.limits.min_speedup)):
@@ -107,49 +109,55 @@ def verify(artifact: Path, reference: Path | None, settings: Settings, *, observ
             raise UsageError(
                 f"{name} compares with a reference, and none is given", "--reference CHECKPOINT, FOLDER or FILE.onnx"
             )
-    opened = open_onnx(artifact)
-    channels = opened.input_shape[1:2]
-    if not channels or channels[0] is None:
-        raise InputError(f"{artifact}: its input has no fixed number of channels, expected (N, C, H, W)")
-    other: Path | Network | None = reference
-    if reference is not None and not _is_onnx(reference):
-        other = load_network(reference, settings.checkpoint)
+    runtime = _runtime(artifact, settings)
+    opened = RUNTIMES[runtime](artifact, settings.verify.threads)
+    other = None if reference is None else _reference(reference, settings)
+    channels = opened.input_shape[1] if len(opened.input_shape) == 4 else None
+    channels = channels or (other.channels if isinstance(other, Network) else None)
+    if channels is None:
+        raise InputError(
+            f"{artifact}: its input has no fixed number of channels, expected (N, C, H, W)", "give a --reference that has one"
+        )
     stride = other.stride if isinstance(other, Network) else 1
     with observer.stage("images"):
-        framed = frame(verification.runner(opened), channels[0], stride, settings.data, settings.verify.size)
+        framed = frame(verification.runner(opened), channels, stride, settings.data, settings.verify.size)
         measured = companions(metric(settings.metric, framed.task, framed.form.scale), framed.task)
-        images = load_images(framed, settings.data, channels[0], stride, settings.seed)
+        images = load_images(framed, settings.data, channels, stride, settings.seed)
     observer.say(f"images: {images.source}")
     with observer.stage("verification"):
-        network = other.model if isinstance(other, Network) else other
-        found = verification.verify_onnx(artifact, images.report, reference=network, metrics=measured)
-    timed = None
+        beside: nn.Module | Runner | None = other.model if isinstance(other, Network) else None
+        beside = other.open(settings.verify.threads) if isinstance(other, DenseFile) else beside
+        found = verification.verify_opened(opened, artifact, images.report, reference=beside, metrics=measured)
+    race = Race()
     if other is not None:
         with observer.stage("latency"):
-            timed = _time(artifact, other, settings, framed.example_shape)
+            fixed = opened.input_shape
+            shape = tuple(size or wanted for size, wanted in zip(fixed, framed.example_shape, strict=True))
+            race = run_race(artifact, runtime, other, shape, settings)
     first = measured[0]
     drop = first.drop(found.dense.mean(first.name), found.artifact.mean(first.name)) if found.dense else None
-    gate = gated(settings.limits, first.difference_unit, drop, timed, found.size_bytes)
-    return Check(found, measured, framed.task, images.source, timed, gate)
+    gate = gated(settings.limits, first.difference_unit, drop, race.same, found.size_bytes)
+    return Check(found, measured, framed.task, images.source, runtime, race, gate)
 
 
-def _time(artifact: Path, other: Path | Network, settings: Settings, example_shape: tuple[int, ...]) -> Latency:
-    """The reference against the artifact, at the artifact's own size where that is fixed."""
-    with ExitStack() as stack:
-        if isinstance(other, Network):
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            example = torch.zeros(example_shape)
-            path = EXPORTERS["onnx"](other.model, example, folder / "reference.onnx", opset=18, dynamic=True, metadata={}).path
-        else:
-            path = other
-        fixed = open_onnx(artifact).input_shape
-        shape = tuple(size or wanted for size, wanted in zip(fixed, example_shape, strict=True))
-        image = seeds.stream(settings.seed, "latency input").random(shape, dtype="float32")
-        options = settings.verify
-        return latency.compare(
-            path, artifact, image, seed=settings.seed, threads=options.threads, max_seconds=options.max_seconds
+def _runtime(artifact: Path, settings: Settings) -> str:
+    """What opens the file: as the user says, or as its ending does."""
+    name = settings.verify.runtime or runtime_of(artifact) or "onnxruntime"
+    if name not in RUNTIMES:
+        raise UsageError(f"runtime {name!r} is unknown, expected one of {', '.join(RUNTIMES)}")
+    endings = RUNTIMES[name].suffixes
+    if runtime_of(artifact) is not None and not artifact.name.lower().endswith(endings):
+        raise UsageError(f"{artifact.name}: {name} opens files that end in {', '.join(endings)}")
+    if RUNTIMES[name].runs_code and not settings.checkpoint.trust_pickle:
+        raise UsageError(
+            f"{artifact.name}: opening it in {name} can run code from the file", "--trust-pickle, if you made it yourself"
         )
+    return name
 
 
-def _is_onnx(path: Path) -> bool:
-    return path.is_file() and path.suffix.lower() == ".onnx"
+def _reference(path: Path, settings: Settings) -> Network | DenseFile:
+    """A file that a runtime opens without running code from it, or a network."""
+    runtime = runtime_of(path) if path.is_file() else None
+    if runtime is not None and not RUNTIMES[runtime].runs_code:
+        return DenseFile(path, runtime)
+    return load_network(path, settings.checkpoint)

@@ -16,6 +16,7 @@ from qcompress.checkpoints import square_input
 from qcompress.errors import InputError, QCompressError, UsageError
 from qcompress.exporters import EXPORTERS, Artifact, format_of
 from qcompress.exporters.padding import padded
+from qcompress.exporters.through_onnx import shared_onnx
 from qcompress.progress import SILENT, Observer
 from qcompress.settings import CheckpointOptions, ExportOptions
 
@@ -138,9 +139,10 @@ def export_all(
     model = padded(network.model, example, network.stride) if export.pad else network.model
     metadata = {"producer": f"qcompress {__version__}", "stride": "1" if export.pad else str(network.stride), **network.origin}
     outcomes = []
-    for name, target in targets.items():
-        with observer.stage(f"export {name}"):
-            outcomes.append(_one(name, model, example, target, export, metadata))
+    with shared_onnx():
+        for name, target in targets.items():
+            with observer.stage(f"export {name}"):
+                outcomes.append(_one(name, model, example, target, export, metadata))
     return outcomes
 
 

@@ -82,7 +82,7 @@ class ThresholdMissedError(QCompressError):
 
 
 class BackendError(QCompressError, RuntimeError):
-    """A solver failed, is not installed, or cannot be reached."""
+    """A solver failed, is not installed, or cannot be reached; or the package of a format or a runtime is not installed."""
 
     exit_code = 5
 

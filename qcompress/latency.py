@@ -1,4 +1,4 @@
-"""Which of two ONNX files is faster, on a machine that does other things too.
+"""Which of two files is faster, on a machine that does other things too.
 
 One after the other, on a busy machine, tells nothing: the load changes between the two. So both run in turn, in rounds of
 A, B, A' (the dense network, the slim one, the dense one opened a second time) in random order, each lap timed by the CPU time
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from qcompress import seeds
 from qcompress.errors import UsageError
-from qcompress.exporters.runtime import open_onnx
+from qcompress.exporters import RUNTIMES
 
 __all__ = ["Judgement", "Lap", "Latency", "Rounds", "Verdict", "WallTimes", "compare", "judge", "play"]
 
@@ -92,8 +92,10 @@ def compare(
     seed: int,
     threads: int = 1,
     max_seconds: float = 20.0,
+    dense_runtime: str = "onnxruntime",
+    slim_runtime: str = "onnxruntime",
 ) -> Latency:
-    """Measures both files on `input_array`, a batch (N, C, H, W) that both accept.
+    """Measures both files, each in one of RUNTIMES, on `input_array`, a batch (N, C, H, W) that both accept.
 
     With one thread the clock is the CPU time of that thread, which other processes hardly touch; with more it is the wall.
     Takes about 5 s, at most `max_seconds` and one round. Raises InputError for a file that cannot be read or run.
@@ -103,7 +105,8 @@ def compare(
     if not max_seconds > 0:
         raise UsageError(f"max_seconds must be above 0, got {max_seconds}")
     until = time.perf_counter() + max_seconds
-    runs = [open_onnx(path, threads).bind(input_array) for path in (dense_path, slim_path, dense_path)]
+    contestants = ((dense_runtime, dense_path), (slim_runtime, slim_path), (dense_runtime, dense_path))
+    runs = [RUNTIMES[runtime](path, threads).bind(input_array) for runtime, path in contestants]
     repeats = _warm_up(runs, min(_WARM_UP_SECONDS, max_seconds / 4))
     clock = time.thread_time_ns if threads == 1 else time.perf_counter_ns
     rounds = play(_timed(runs, repeats, clock), seed, lambda: time.perf_counter() < until)

@@ -1,4 +1,4 @@
-"""What an ONNX file is worth: whether it computes what PyTorch computes, and its quality on images that no stage has seen."""
+"""What a file is worth: whether it computes what PyTorch computes, and its quality on images that no stage has seen."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from torch import nn
 from qcompress.data.images import Pair, ReportImages
 from qcompress.data.reading import resized
 from qcompress.errors import DataError, InputError
-from qcompress.exporters.runtime import STRIDE_KEY, Network, find_stride, open_onnx
+from qcompress.exporters import Runner, files_of
+from qcompress.exporters.parity import PARITY_GATE, Difference, Parity
+from qcompress.exporters.runtime import STRIDE_KEY, find_stride, open_onnx
 from qcompress.framing import Run
 from qcompress.frozen import frozen
 from qcompress.metrics import AUTO, Metric, companions, metric
@@ -31,27 +33,13 @@ __all__ = [
     "runner",
     "verify",
     "verify_onnx",
+    "verify_opened",
 ]
 
-PARITY_GATE = 1e-5  # of the output's largest absolute value, float32
 _PROBE = 64  # side of the images that find out a file's stride: a multiple of every stride looked for
 
 Array = NDArray[np.float32]
 Predict = Callable[[Array], Array]  # (1, C, H, W) -> (1, ...)
-
-
-@dataclass(frozen=True)
-class Parity:
-    """Largest absolute difference from the reference over all images; `rel` is it over the reference's largest output."""
-
-    max_abs_diff: float
-    rel: float
-    gate: float = PARITY_GATE
-
-    @property
-    def passed(self) -> bool:
-        """Whether the difference is within the gate; NaN is not."""
-        return self.rel <= self.gate
 
 
 @dataclass(frozen=True)
@@ -115,10 +103,23 @@ def verify_onnx(
     The reference's quality is `dense` of the result; parity is against it, and not to be expected of a pruned network. Raises
     as `verify`.
     """
+    beside = open_onnx(reference) if isinstance(reference, Path) else reference
+    return verify_opened(open_onnx(artifact), artifact, report, reference=beside, metrics=metrics)
+
+
+def verify_opened(
+    network: Runner,
+    path: Path,
+    report: ReportImages,
+    *,
+    reference: nn.Module | Runner | None = None,
+    metrics: Sequence[Metric] | None = None,
+) -> Verification:
+    """As `verify_onnx`, for the file at `path` that any runtime has opened as `network`."""
     others: dict[str, Predict] = {}
     if reference is not None:
-        others["dense"] = _module(reference) if isinstance(reference, nn.Module) else open_onnx(reference)
-    return _verification(open_onnx(artifact), artifact, report, others, metrics)
+        others["dense"] = _module(reference) if isinstance(reference, nn.Module) else reference
+    return _verification(network, path, report, others, metrics)
 
 
 def measure(model: nn.Module, report: ReportImages, metrics: Sequence[Metric] | None = None) -> Quality:
@@ -141,7 +142,7 @@ def outputs(artifact: Path, dense: nn.Module, report: ReportImages, chosen: Sequ
     return [(pair, predict(pair.input[None])[0], network(_batch(pair.input, network))[0]) for pair in wanted]
 
 
-def runner(network: Network) -> Run:
+def runner(network: Runner) -> Run:
     """The file as what `framing.frame` runs."""
 
     def run(shape: tuple[int, ...]) -> tuple[int, ...] | None:
@@ -183,29 +184,8 @@ class _Tally:
         return Quality({name: tuple(values) for name, values in self._values.items()}, overall)
 
 
-class _Difference:
-    """Parity, image by image."""
-
-    def __init__(self) -> None:
-        self._difference, self._largest = 0.0, 0.0
-
-    def add(self, ours: Array, theirs: Array) -> None:
-        """Take in two outputs for the same image."""
-        if ours.shape != theirs.shape:
-            raise InputError(f"the outputs differ in shape from the reference's: {ours.shape} and {theirs.shape}")
-        difference = float(np.abs(ours.astype(np.float64) - theirs).max())
-        self._difference = float(np.maximum(self._difference, difference))  # which hands NaN on
-        self._largest = float(np.maximum(self._largest, np.abs(theirs).max()))
-
-    def parity(self) -> Parity:
-        """Of all images so far."""
-        if self._largest:
-            return Parity(self._difference, self._difference / self._largest)
-        return Parity(self._difference, 0.0 if self._difference == 0 else float("inf"))
-
-
 def _verification(
-    network: Network, path: Path, report: ReportImages, others: Mapping[str, Predict], wanted: Sequence[Metric] | None
+    network: Runner, path: Path, report: ReportImages, others: Mapping[str, Predict], wanted: Sequence[Metric] | None
 ) -> Verification:
     """`others` are the networks beside the file by their role: "slim", against which parity is measured, or else "dense"."""
     images, notes = _fitting(report, network)
@@ -214,7 +194,7 @@ def _verification(
     tallies = {role: _Tally(names[role], metrics) for role in ("artifact", *others)}
     if not images[0].is_labelled:
         tallies["noisy"] = _Tally(names["noisy"], metrics)
-    differences = _Difference()
+    difference = Difference()
     for pair in images:
         returned = {"artifact": network(_batch(pair.input, network))[:1]}
         returned |= {role: run(pair.input[None]) for role, run in others.items()}
@@ -223,8 +203,13 @@ def _verification(
         for role, tally in tallies.items():
             tally.add(returned[role], pair)
         if others:
-            differences.add(returned["artifact"], returned.get("slim", returned.get("dense", returned["artifact"])))
-    data = path.read_bytes()
+            theirs = returned.get("slim", returned.get("dense", returned["artifact"]))
+            if returned["artifact"].shape != theirs.shape:
+                raise InputError(
+                    f"the outputs differ in shape from the reference's: {returned['artifact'].shape} and {theirs.shape}"
+                )
+            difference.add(returned["artifact"], theirs)
+    data = b"".join(file.read_bytes() for file in files_of(path))
     found = {role: tally.quality() for role, tally in tallies.items()}
     return Verification(
         path=path,
@@ -235,7 +220,7 @@ def _verification(
         dense=found.get("dense"),
         slim=found.get("slim"),
         artifact=found["artifact"],
-        parity=differences.parity() if others else None,
+        parity=difference.parity() if others else None,
         notes=notes,
     )
 
@@ -264,12 +249,12 @@ def _module(model: nn.Module) -> Predict:
     return predict
 
 
-def _batch(image: Array, network: Network) -> Array:
+def _batch(image: Array, network: Runner) -> Array:
     """(C, H, W) repeated to the batch size that `network` wants."""
     return np.repeat(image[None], network.input_shape[0] or 1, axis=0)
 
 
-def _fitting(report: ReportImages, network: Network) -> tuple[tuple[Pair, ...], tuple[str, ...]]:
+def _fitting(report: ReportImages, network: Runner) -> tuple[tuple[Pair, ...], tuple[str, ...]]:
     """The images as the network can take them, with a note where their size was changed."""
     if not report.pairs:
         raise DataError("no images to report on", "give at least one pair")
@@ -293,7 +278,7 @@ def _fitting(report: ReportImages, network: Network) -> tuple[tuple[Pair, ...], 
     return pairs, (f"images cropped or repeated about their centre to {what}: {changed} of {len(pairs)}",)
 
 
-def _whole(pairs: tuple[Pair, ...], network: Network) -> tuple[Pair, ...]:
+def _whole(pairs: tuple[Pair, ...], network: Runner) -> tuple[Pair, ...]:
     """Images with a class, which are not cropped. Raises DataError where the network takes another size."""
     for pair in pairs:
         sizes = zip(network.input_shape[2:], pair.input.shape[1:], strict=True)
@@ -306,7 +291,7 @@ def _whole(pairs: tuple[Pair, ...], network: Network) -> tuple[Pair, ...]:
     return pairs
 
 
-def _stride(network: Network, pair: Pair) -> int:
+def _stride(network: Runner, pair: Pair) -> int:
     """What height and width must be multiples of: as the file says, else found out by running it."""
     said = network.metadata.get(STRIDE_KEY, "")
     if said.isdecimal() and int(said) > 0:

@@ -484,3 +484,39 @@ def test_grey_networks_and_16_bit_pictures(tmp_path: Path) -> None:
     out = tmp_path / "o"
     assert main(["prune", str(tmp_path / "grey.pt"), "--data", str(folder), "-o", str(out), *FAST]) == 0
     assert json.loads((out / "report.json").read_text())["checkpoint"]["architecture"] == "dncnn"
+
+
+@pytest.mark.slow
+def test_export_of_several_formats_keeps_what_worked_and_says_what_did_not(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["export", str(checkpoint), "-o", str(tmp_path / "all"), "--size", "32", "--weights", "float16", "--json", "-q"]
+    assert main([*arguments, "--to", "ort,onnx"]) == 1
+    said = json.loads(capsys.readouterr().out)
+    assert said["status"] == "failed"
+    assert [(one["format"], one["state"]) for one in said["formats"]] == [("ort", "failed"), ("onnx", "verified")]
+    assert "float16" in said["formats"][0]["reason"]
+    assert said["formats"][1]["parity"]["db"] > 80
+    assert sorted(path.name for path in (tmp_path / "all").iterdir()) == ["net.onnx"]
+    fails(capsys, ["export", str(checkpoint), "-o", str(tmp_path / "x.onnx"), "--to", "onnx,pt2"], 2)
+
+
+@pytest.mark.slow
+def test_verify_in_another_runtime(
+    slim: Path, checkpoint: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    program = tmp_path / "slim.pt2"
+    assert main(["export", str(slim), "-o", str(program), "--size", "32"]) == 0
+    capsys.readouterr()
+    data = ["--data", str(images), "--noise", "gaussian:25", "--size", "32", "-q"]
+    arguments = ["verify", str(program), *data, "--reference", str(checkpoint)]
+    assert "can run code" in fails(capsys, arguments, 2)
+    assert main([*arguments, "--trust-pickle", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["runtime"] == "torch"
+    assert said["bytes"] == program.stat().st_size
+    assert said["latency"]["speedup"] > 0
+    assert said["latency_against_onnx"]["dense_ms"] > 0
+    assert said["metric"]["artifact"] < said["metric"]["reference"]
+    assert "mnn opens files that end in .mnn" in fails(capsys, [*arguments, "--runtime", "mnn"], 2)
+    assert "unknown" in fails(capsys, [*arguments, "--runtime", "abacus"], 2)
