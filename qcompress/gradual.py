@@ -146,8 +146,9 @@ class _Course:
         selected, refined, kept = (composed(gone, one) for one in (choice.selected, choice.refined, choice.kept))
         search = choice.search
         if search is not None:
-            counts = selected.space.counts(selected.x)
-            search = replace(search, selection=selected, asked=target.target, capacity=int(target.capacity(counts)))
+            before, after = (int(target.capacity(one.space.counts(one.x))) for one in (gone, selected))
+            trace = tuple(probe._replace(capacity=before + probe.capacity) for probe in search.trace)
+            search = replace(search, selection=selected, asked=target.target, capacity=after, trace=trace)
         return replace(choice, selected=selected, refined=refined, kept=kept, search=search, trail=self._trail)
 
 

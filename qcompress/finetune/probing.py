@@ -17,7 +17,7 @@ RATES = (1e-4, 3e-4, 1e-3, 3e-3)
 SHARES = (1.0, 0.5, 0.0)
 """Shares of the teacher that are tried, down as long as it gets better.
 
-The dense network's outputs win where images are few, and lose where it is not well trained itself (docs/finetuning.md).
+The dense network's outputs win where images are few, and lose where it is not well trained itself.
 """
 
 TRIAL = 0.03
