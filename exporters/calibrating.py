@@ -18,7 +18,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
-from qcompress.errors import DataError, UsageError
+from qcompress.errors import DataError
 from qcompress.exporters.runtime import first_line, open_session
 
 __all__ = ["METHODS", "measure_ranges"]
@@ -38,14 +38,9 @@ def measure_ranges(
 ) -> dict[str, dict[str, Range]]:
     """By method of METHODS, and by tensor of `tensors`: the least and the largest value, of those that it holds on to.
 
-    `model` has one input and one output in float32, `crops` (N, C, H, W) fit it. Every range holds zero. Raises UsageError for
-    an unknown method, DataError where the network does not run on the crops or a tensor has values that are no numbers.
+    `model` has one input and one output in float32, `crops` (N, C, H, W), one at least, fit it. Every range holds zero. Raises
+    DataError where the network does not run on the crops or a tensor has values that are no numbers.
     """
-    for method in methods:
-        if method not in METHODS:
-            raise UsageError(f"calibration {method!r} is not known, expected one of {', '.join(METHODS)}")
-    if not len(crops):
-        raise DataError("no crops to calibrate on", "give at least one")
     ends, sizes = _ends(model, tensors, crops)
     counts = {} if set(methods) <= {"minmax"} else _counts(model, ends, sizes, crops)
     nothing = np.zeros(_BINS, np.int64)

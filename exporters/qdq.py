@@ -15,29 +15,20 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from numpy.typing import ArrayLike, NDArray
-from onnx import numpy_helper, version_converter
+from numpy.typing import NDArray
 
-from qcompress.errors import ExportError, InputError, UsageError
-from qcompress.exporters import external_data
+from qcompress.errors import DataError, ExportError, InputError, UsageError
 from qcompress.exporters.base import Artifact
 from qcompress.exporters.calibrating import METHODS, measure_ranges
-from qcompress.exporters.compacting import compact
-from qcompress.exporters.qdq_layers import Layer, attribute, find_layers
-from qcompress.exporters.qdq_placement import Graph, Placement, place
-from qcompress.exporters.qdq_weights import to_grid
-from qcompress.exporters.qdq_writing import Narrow, Ranges, origin, write_nodes
-from qcompress.exporters.runtime import first_line, open_bytes
+from qcompress.exporters.qdq_plan import Plan, Scales, built, planned
+from qcompress.exporters.runtime import first_line, open_bytes, open_onnx
 from qcompress.files import write_bytes
-from qcompress.widths import BITS
 
 __all__ = ["Chosen", "Sizes", "chosen_method", "quantise", "size_of", "sizes"]
 
 Array = NDArray[np.float32]
-Scales = Mapping[str, ArrayLike]  # by layer: (out,)
 
-_STANDARD = ("", "ai.onnx")
-_OPSETS = {"int8": 13, "int4": 21}  # the first in which a width can be written: scales by channel, the type INT4
+_WRONG = 1e-4  # relative difference from the same network in another opset that no rounding explains
 _ANY_RANGE = (-1e6, 1e6)  # where only the size of a file matters: numbers take the same bytes whatever they are
 
 
@@ -60,23 +51,6 @@ class Chosen:
 
     method: str
     values: Mapping[str, float]
-
-
-@dataclass(frozen=True, eq=False)
-class _Plan:
-    """What is to be written, short of the ranges of activations; `narrow` by the name of the weight."""
-
-    model: onnx.ModelProto
-    layers: Mapping[str, Layer]
-    narrow: Mapping[str, Narrow]
-    graph: Graph
-    placement: Placement
-    opset: int
-
-    @property
-    def watched(self) -> list[str]:
-        """The tensors whose ranges are needed."""
-        return [name for name, root in self.placement.grid_of.items() if name == root]
 
 
 def quantise(
@@ -106,11 +80,12 @@ def quantise(
         OutputError: `path` cannot be written.
 
     """
-    plan = _plan(float_path, widths, scales or {}, integer_int4)
+    _check_asked((method,), crops)
+    plan = planned(float_path, widths, scales or {}, integer_int4=integer_int4)
     ranges = measure_ranges(plan.model, plan.watched, crops, (method,))[method] if plan.watched else {}
-    model, _ = _model(plan, ranges, metadata or {})
+    model, _ = built(plan, ranges, metadata or {})
     data = bytes(model.SerializeToString())
-    _check(data, plan, crops)
+    _check(data, plan, float_path, crops)
     write_bytes(path, data)
     notes = tuple(_notes(plan, method, len(crops)))
     return Artifact(path, "onnx", len(data), hashlib.sha256(data).hexdigest(), plan.opset, _is_dynamic(model), notes)
@@ -120,8 +95,8 @@ def sizes(
     float_path: Path, widths: Mapping[str, str], *, metadata: Mapping[str, str] | None = None, integer_int4: bool = False
 ) -> Sizes:
     """Bytes of the file that `quantise` would write, to the last one, without running the network. Raises as `quantise`."""
-    plan = _plan(float_path, widths, {}, integer_int4)
-    model, owners = _model(plan, dict.fromkeys(plan.watched, _ANY_RANGE), metadata or {})
+    plan = planned(float_path, widths, {}, integer_int4=integer_int4)
+    model, owners = built(plan, dict.fromkeys(plan.watched, _ANY_RANGE), metadata or {})
     found = dict.fromkeys(plan.layers, 0)
     for tensor in model.graph.initializer:
         if tensor.name in owners:
@@ -150,143 +125,48 @@ def chosen_method(
 
     Nothing is measured where no activation is quantised. Raises as `quantise`, and what `evaluate` raises.
     """
-    if not methods:
-        raise UsageError("no method to choose from", f"name some of {', '.join(METHODS)}")
-    plan = _plan(float_path, widths, scales or {}, integer_int4)
+    _check_asked(methods, crops)
+    plan = planned(float_path, widths, scales or {}, integer_int4=integer_int4)
     if not plan.watched:
         return Chosen(methods[0], {})
     ranges, values = measure_ranges(plan.model, plan.watched, crops, methods), dict[str, float]()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         for method in methods:
-            path.write_bytes(_model(plan, ranges[method], {})[0].SerializeToString())
+            path.write_bytes(built(plan, ranges[method], {})[0].SerializeToString())
             values[method] = evaluate(path)
     best = max(methods, key=lambda method: -np.inf if np.isnan(values[method]) else values[method])
     return Chosen(best, values)
 
 
-def _plan(float_path: Path, widths: Mapping[str, str], scales: Scales, integer_int4: bool) -> _Plan:
-    """What to write for the layers in `widths`."""
-    data, external = external_data.read(float_path)
-    model = onnx.load_model(str(float_path)) if external else onnx.ModelProto.FromString(data)
-    if model.functions or any(entry.g.node or entry.graphs for node in model.graph.node for entry in node.attribute):
-        raise ExportError(f"{float_path}: it has functions or graphs inside nodes, which are not quantised")
-    layers = find_layers(model.graph)
-    _check_widths(widths, scales, layers, float_path)
-    opset = max([_opset(model), *(_OPSETS.get(width, 0) for width in widths.values())])
-    if opset > _opset(model):
-        model = _raised(model, opset)
-        layers = find_layers(model.graph)
-    graph = Graph(model.graph)
-    narrow = {
-        layers[name].weight: _narrow(graph, layers[name], width, scales.get(name), integer_int4)
-        for name, width in widths.items()
-        if width != "float32"
-    }
-    integer = [number for entry in narrow.values() if entry.integer for number in entry.layer.nodes]
-    return _Plan(model, layers, narrow, graph, place(graph, integer), opset)
+def _check_asked(methods: Sequence[str], crops: Array) -> None:
+    unknown = [method for method in methods if method not in METHODS]
+    if unknown or not methods:
+        what = f"calibration {unknown[0]!r} is not known" if unknown else "no calibration is named"
+        raise UsageError(f"{what}, expected one of {', '.join(METHODS)}")
+    if not len(crops):
+        raise DataError("no crops to calibrate on", "give at least one")
 
 
-def _check_widths(widths: Mapping[str, str], scales: Scales, layers: Mapping[str, Layer], path: Path) -> None:
-    for name, width in widths.items():
-        if width not in BITS:
-            raise UsageError(f"width {width!r} of {name} is not known, expected one of {', '.join(BITS)}")
-        if name not in layers:
-            raise UsageError(
-                f"{path}: no convolution, linear layer or transposed convolution has a weight called {name}.weight",
-                "fold BatchNorm and export the network with export_onnx, which keeps the names of weights",
-            )
-    unused = [name for name in scales if widths.get(name) not in ("int8", "int4")]
-    if unused:
-        raise UsageError(f"scales for {', '.join(unused)}, expected layers that are int8 or int4")
-
-
-def _narrow(graph: Graph, layer: Layer, width: str, scales: ArrayLike | None, integer_int4: bool) -> Narrow:
-    weight = numpy_helper.to_array(graph.constants[layer.weight])
-    if width == "float16":
-        if np.abs(weight).max(initial=0.0) > np.finfo(np.float16).max:
-            raise ExportError(f"{layer.name}: its weights do not fit into float16", "choose another width for it")
-        return Narrow(layer, weight.astype(np.float16), width, integer=False)
-    grid = to_grid(weight, layer, width, None if scales is None else np.asarray(scales))
-    return Narrow(layer, grid, width, (width == "int8" or integer_int4) and _computes_in_integers(graph, layer))
-
-
-def _computes_in_integers(graph: Graph, layer: Layer) -> bool:
-    """Whether onnxruntime has an integer operation for what every node of the layer does."""
-    for number in layer.nodes:
-        node = graph.graph.node[number]
-        if node.input[0] in graph.constants or node.op_type == "ConvTranspose":
-            return False
-        if node.op_type == "Gemm" and (
-            attribute(node, "alpha", 1.0) != 1 or attribute(node, "beta", 1.0) != 1 or attribute(node, "transA", 0)
-        ):
-            return False
-        bias = node.input[2] if len(node.input) > 2 else ""
-        if bias and (bias not in graph.constants or list(graph.constants[bias].dims) != [layer.channels]):
-            return False
-    return True
-
-
-def _model(plan: _Plan, ranges: Ranges, metadata: Mapping[str, str]) -> tuple[onnx.ModelProto, dict[str, str]]:
-    """The new model, and which layer each of its constants belongs to."""
-    model = onnx.ModelProto()
-    model.CopyFrom(plan.model)
-    nodes, constants = write_nodes(plan.graph, plan.placement, ranges, plan.narrow)
-    del model.graph.node[:], model.graph.initializer[:]
-    model.graph.node.extend(nodes)
-    model.graph.initializer.extend(constants)
-    known = {entry.key: entry.value for entry in model.metadata_props}
-    onnx.helper.set_model_props(model, {**known, **metadata})
-    origins = [origin(tensor.name) for tensor in constants]
-    compact(model, frozenset(layer.weight for layer in plan.layers.values()))
-    layers = {tensor: name for name, layer in plan.layers.items() for tensor in _tensors(plan.graph, layer)}
-    owners = {
-        tensor.name: layers[source] for tensor, source in zip(model.graph.initializer, origins, strict=True) if source in layers
-    }
-    return model, owners
-
-
-def _tensors(graph: Graph, layer: Layer) -> Iterator[str]:
-    """The weight of a layer, and its biases."""
-    yield layer.weight
-    for number in layer.nodes:
-        yield from (name for name in graph.graph.node[number].input[2:3] if name in graph.constants)
-
-
-def _check(data: bytes, plan: _Plan, crops: Array) -> None:
+def _check(data: bytes, plan: Plan, float_path: Path, crops: Array) -> None:
     """Raise ExportError for a file that is not valid, or that does not give what the float network gives, in shape."""
     try:
         onnx.checker.check_model(onnx.ModelProto.FromString(data), full_check=True)
     except Exception as error:  # checker and shape inference raise their own kinds
         raise ExportError(f"the quantised network is not valid ONNX: {first_line(error)}") from error
     try:
-        narrow, wide = (
-            open_bytes(data, "the quantised network"),
-            open_bytes(plan.model.SerializeToString(), "the float network"),
-        )
+        wide = open_onnx(float_path)
         crop = np.repeat(crops[:1], wide.input_shape[0] or 1, axis=0)
-        got, expected = narrow(crop), wide(crop)
+        expected, got = wide(crop), open_bytes(data, "the quantised network")(crop)
+        raised = open_bytes(plan.model.SerializeToString(), "the network")(crop) if plan.raised else expected
     except InputError as error:
         raise ExportError(f"the quantised network does not run: {error}", error.hint) from error
     if got.shape != expected.shape or not np.isfinite(got).all():
         raise ExportError(f"the quantised network returns {got.shape}, expected finite numbers of shape {expected.shape}")
-
-
-def _raised(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
-    """`model` in a later opset."""
-    try:
-        raised = version_converter.convert_version(model, opset)
-    except Exception as error:  # a C++ part that raises RuntimeError and more
+    if not np.abs(raised - expected).max() <= _WRONG * np.abs(expected).max():
         raise ExportError(
-            f"the network cannot be converted to opset {opset}, in which int4 weights are written: {first_line(error)}",
-            f"export it with opset {opset}, or allow no int4",
-        ) from error
-    raised.ir_version = max(model.ir_version, onnx.helper.VERSION_TABLE[-1][1] if opset > 21 else 10)
-    return raised
-
-
-def _opset(model: onnx.ModelProto) -> int:
-    return next((entry.version for entry in model.opset_import if entry.domain in _STANDARD), 0)
+            f"in opset {plan.opset} the network computes something else", f"export it with opset {plan.opset}, or allow no int4"
+        )
 
 
 def _is_dynamic(model: onnx.ModelProto) -> bool:
@@ -295,7 +175,7 @@ def _is_dynamic(model: onnx.ModelProto) -> bool:
     return all(sizes_of[axis].HasField("dim_param") for axis in (0, 2, 3) if axis < len(sizes_of))
 
 
-def _notes(plan: _Plan, method: str, crops: int) -> Iterator[str]:
+def _notes(plan: Plan, method: str, crops: int) -> Iterator[str]:
     kinds = {entry.layer.name: entry for entry in plan.narrow.values()}
     integer = sum(entry.integer for entry in kinds.values())
     if integer:

@@ -47,7 +47,8 @@ class Restoring(nn.Module):
         b = torch.cat([a, self.depth(a).relu()], 1)
         c = self.body(b).relu()
         d = c + self.twice(self.twice(c).relu())
-        return x + self.tail(d)
+        out: Tensor = x + self.tail(d)
+        return out
 
 
 class Everything(nn.Module):
@@ -220,7 +221,7 @@ def chain(folder: Path, end: str = "Relu", bias: float = 0.1) -> Path:
         if name == "a":
             nodes.append(onnx.helper.make_node("MaxPool", [last], ["pooled"], kernel_shape=[2, 2], strides=[2, 2]))
             last = "pooled"
-    weights += [numpy_helper.from_array(np.float32(value), name) for name, value in (("low", 0), ("high", 0.5))]
+    weights += [numpy_helper.from_array(np.array(value, np.float32), name) for name, value in (("low", 0), ("high", 0.5))]
     ends = [onnx.helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", "c", "h", "w"]) for name in ("input", last)]
     graph = onnx.helper.make_graph(nodes, "chain", ends[:1], ends[1:], weights)
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10)
@@ -315,6 +316,9 @@ def test_what_cannot_be_asked_is_said(restoring: tuple[nn.Module, Path], tmp_pat
             qdq.quantise(source, path, widths, **{"crops": CROPS, **more})  # type: ignore[arg-type]
     with pytest.raises(InputError, match="no such file"):
         qdq.quantise(tmp_path / "none.onnx", path, {}, CROPS)
+    for methods, words in (((), "no calibration is named"), (("minmax", "best"), "'best' is not known")):
+        with pytest.raises(UsageError, match=words):
+            qdq.chosen_method(source, {"head": "int8"}, CROPS, lambda path: 0.0, methods=methods)
     assert list(tmp_path.iterdir()) == []
 
 
