@@ -33,7 +33,7 @@ from qcompress.recover.choice import mean_metric
 from qcompress.recover.moments import affine
 
 WIDTHS = ("int8", "int4")
-MIXES = 24
+MIXES = 16
 
 
 def main() -> None:

@@ -96,11 +96,13 @@ def prepare(
 
     in_sequence("in sequence", whole, ranges, 0.0, 0.5 if groups else 1.0)
     if groups is not None and eighths:
-        equal = equalise(whole, groups, eighths, calibration).model
-        found = observe(equal, ranges, calibration, batch)
+        equal = equalise(whole, groups, eighths, calibration)
+        found = observe(equal.model, ranges, calibration, batch)
         if fine:
-            found = _finer(equal, found, eighths, calibration, batch)
-        in_sequence("in sequence, from channels of like ranges", equal, found, 0.5, 1.0)
+            found = _finer(equal.model, found, eighths, calibration, batch)
+        in_sequence("in sequence, from channels of like ranges", equal.model, found, 0.5, 1.0)
+        if equal.left:
+            judge.notes.append(f"no scale passes through the groups {', '.join(equal.left)}: their channels stay as they are")
     return judge.result()
 
 
@@ -120,6 +122,7 @@ class _Judge:
         self._best: tuple[OnGrids, Ranges] | None = None
         self._value = -math.inf
         self._steps: list[Step] = []
+        self.notes: list[str] = []
 
     def better(self, name: str, found: OnGrids, ranges: Ranges) -> bool:
         """Whether `found` is better than all before; then it is kept."""
@@ -140,5 +143,5 @@ class _Judge:
         found, ranges = self._best
         own = {name: ranges[name] for name, width in self._widths.items() if width == "int8" and name in ranges}
         unit = f" {self._metric.unit}" if self._metric.unit else ""
-        notes = (f"{step.name}: {abs(step.value):.3f}{unit}{'' if step.kept else ', not kept'}" for step in self._steps)
-        return Prepared(found.model, found.scales, own, tuple(self._steps), tuple(notes))
+        told = (f"{step.name}: {abs(step.value):.3f}{unit}{'' if step.kept else ', not kept'}" for step in self._steps)
+        return Prepared(found.model, found.scales, own, tuple(self._steps), (*told, *self.notes))
