@@ -484,3 +484,12 @@ def test_grey_networks_and_16_bit_pictures(tmp_path: Path) -> None:
     out = tmp_path / "o"
     assert main(["prune", str(tmp_path / "grey.pt"), "--data", str(folder), "-o", str(out), *FAST]) == 0
     assert json.loads((out / "report.json").read_text())["checkpoint"]["architecture"] == "dncnn"
+
+
+@pytest.mark.slow
+def test_without_crops_no_picture_leaves_the_run(slim: Path, checkpoint: Path, images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "o"
+    data = ["--data", str(images), "--noise", "gaussian:25", "-q"]
+    assert main(["apply", str(slim), str(checkpoint), *data, "--recover", "none", "--no-crops", "-o", str(out)]) == 0
+    assert {path.name for path in out.iterdir()} == FILES - {"crops.png"}
+    assert "<img" not in (out / "report.html").read_text(encoding="utf-8")
