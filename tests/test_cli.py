@@ -520,3 +520,12 @@ def test_verify_in_another_runtime(
     assert said["metric"]["artifact"] < said["metric"]["reference"]
     assert "mnn opens files that end in .mnn" in fails(capsys, [*arguments, "--runtime", "mnn"], 2)
     assert "unknown" in fails(capsys, [*arguments, "--runtime", "abacus"], 2)
+
+
+@pytest.mark.slow
+def test_without_crops_no_picture_leaves_the_run(slim: Path, checkpoint: Path, images: Path, tmp_path: Path) -> None:
+    out = tmp_path / "o"
+    data = ["--data", str(images), "--noise", "gaussian:25", "-q"]
+    assert main(["apply", str(slim), str(checkpoint), *data, "--recover", "none", "--no-crops", "-o", str(out)]) == 0
+    assert {path.name for path in out.iterdir()} == FILES - {"crops.png"}
+    assert "<img" not in (out / "report.html").read_text(encoding="utf-8")

@@ -79,3 +79,12 @@ def test_what_is_no_picture_has_no_sheet(channels: int) -> None:
     empty = verify.Quality({"psnr": (1.0,)}, {"psnr": 1.0})
     found = verify.Verification(Path("x"), 1, "", ("x",), None, empty, empty, empty, None, ())
     assert crops.sheet(Path("x"), nn.Identity(), report, found, metric("psnr"), Form()) is None
+
+
+def test_the_sheet_of_an_earlier_run_goes_where_none_is_wanted(tmp_path: Path) -> None:
+    (tmp_path / crops.FILE).write_bytes(b"earlier")
+    crops.forget(tmp_path, keep=True)
+    assert (tmp_path / crops.FILE).exists()
+    for _ in range(2):
+        crops.forget(tmp_path, keep=False)
+        assert not (tmp_path / crops.FILE).exists()
