@@ -260,14 +260,19 @@ def _verified(
             max_seconds=options.max_seconds,
         )
     choice = replace(built.choice, align=chosen.align, search=chosen.found.search, qpu=chosen.found.qpu)
+    job = replace(job, settings=replace(job.settings, budget="filters" if asked is None else "size"))
     report = assembly.assemble(job, choice, built.recovered, checked, others, built.artifact, dense, timed, stage)
     return _restated(report, job, _facts(job, known, chosen, built, asked))
 
 
 def _restated(report: Report, job: Job, facts: CompressionFacts) -> Report:
     """The report of a run of the main job as one of a compression: whose numbers differ from PyTorch's on purpose."""
-    search = report.search.model_copy(update={"objective": job.settings.compress.objective, "budget": "size"})
-    notes = (*report.notes, f"int8 here: {facts.int8}") if "int8" in {layer.width for layer in facts.layers} else report.notes
+    search = report.search.model_copy(update={"objective": job.settings.compress.objective})
+    notes = report.notes
+    if "int8" in {layer.width for layer in facts.layers}:
+        notes = (*notes, facts.int8)
+    if set(facts.bits) != {"int8"} and report.latency is not None and report.latency.verdict != "faster":
+        notes = (*notes, "layers that are not int8 compute in float32, and changing over costs time: --bits 8 is for speed")
     changes = {
         "search": search,
         "compression": facts,

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from qcompress.reports import (
+    CompressionFacts,
     CostPair,
     LatencyFacts,
     MetricFacts,
@@ -200,10 +201,34 @@ def _method(report: Report) -> Iterator[str]:
     if report.recover is not None:
         yield _recovered(report.recover)
         yield from _steps(report.recover)
+    if report.compression is not None:
+        yield from _compressed(report.compression)
     roles = (("calibration", data.calibration), ("selection", data.selection), ("report", data.report))
     rows = ((name, str(split.images), f"`{split.sha256[:16]}`") for name, split in roles)
     yield f"Images: {escape(data.source)}."
     yield _table(("role", "images", "hash"), rows)
+
+
+def _compressed(found: CompressionFacts) -> Iterator[str]:
+    """The widths of the layers, and what choosing them with the units was worth by its own measure."""
+    asked = "" if found.target is None else f" of at most {found.target:,} asked for"
+    text = f"Units and widths were chosen together: a file of {found.size:,} bytes{asked}. "
+    text += f"Expected loss {_plain(found.pruning_loss, 4)} by units and {_plain(found.width_loss, 4)} by widths"
+    if found.greedy_loss is not None:
+        text += f", by greedy steps {_plain(found.greedy_loss, 4)} in all"
+    if found.lower_bound is not None:
+        text += f", at least {_plain(found.lower_bound, 4)} for any choice"
+    yield f"{text}."
+    if found.simulation_db is not None or found.calibration is not None:
+        yield (
+            "Integer arithmetic in onnxruntime against the same file computed literally: "
+            f"{_plain(found.simulation_db, 1, ' dB')}; ranges of activations by {escape(found.calibration or '-')}. "
+            f"{escape(found.int8)}."
+        )
+    if found.steps:
+        yield "Weights, judged on the selection images: " + "; ".join(escape(step) for step in found.steps) + "."
+    rows = ((escape(each.layer), each.width, f"{each.bytes:,}", _plain(each.loss, 5)) for each in found.layers)
+    yield _table(("layer", "width", "bytes", "expected loss"), rows)
 
 
 def _recovered(recover: RecoverFacts) -> str:

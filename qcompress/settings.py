@@ -173,9 +173,9 @@ class CompressOptions:
 
     def __post_init__(self) -> None:
         if self.objective not in ("joint", "aqc"):
-            raise UsageError(f"objective {self.objective!r} does not choose widths, expected joint or aqc")
+            raise UsageError(f"objective {self.objective!r} does not choose widths", "joint or aqc; the others are for prune")
         if self.calibration not in ("auto", "minmax", "percentile", "entropy"):
-            raise UsageError(f"calibration {self.calibration!r} is not known, expected auto, minmax, percentile or entropy")
+            raise UsageError(f"calibration {self.calibration!r} is not known", "auto, minmax, percentile or entropy")
         if self.target_size is None and self.sparsity is None:
             raise UsageError("neither a target size nor a sparsity is given", "--target-size 0.25 makes a file of a quarter")
         if self.sparsity is not None and not 0 <= self.sparsity < 1:
