@@ -21,7 +21,7 @@ from qcompress.joint.lines import Line, line, steep
 from qcompress.joint.relaxation import Offered, Relaxation, everything
 from qcompress.joint.table import State, Table
 
-__all__ = ["FEW_SPLITS", "SPLITS", "Allocation", "allocate_bytes", "whole_line"]
+__all__ = ["ENOUGH", "FEW_SPLITS", "SPLITS", "Allocation", "allocate_bytes", "whole_line"]
 
 LABELS = 65
 """Of a group that offers more counts, so many evenly spaced ones are tried first, then those between the best."""

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from qcompress.joint.allocation import FEW_SPLITS, SPLITS, Allocation, allocate_bytes
-from qcompress.joint.held import FEW_PRICES, PRICES, allocate_held
+from qcompress.joint.held import allocate_held
 from qcompress.joint.problem import JointSpace
 from qcompress.joint.sizes import Sizes
 from qcompress.joint.table import Table
@@ -113,7 +113,7 @@ class SizeBudget:
 
     def _allocation(self, table: Table) -> Allocation:
         if self.filters is not None:
-            return allocate_held(table, self.most, self.filters, prices=FEW_PRICES if self.quick else PRICES)
+            return allocate_held(table, self.most, self.filters, quick=self.quick)
         return allocate_bytes(table, self.most, splits=FEW_SPLITS if self.quick else SPLITS)
 
     def table(self, energies: Sequence[NDArray[np.float64]], allowed: Sequence[Sequence[int]]) -> Table:

@@ -67,9 +67,8 @@ def improve(table: Table, state: State, limit: Limit, price: float) -> State:
     """
     for _ in range(ROUNDS):
         moves = _moves(table, state)
-        # a group's last unit is worth about as much as the bytes that it frees, and what it is short of is the price of units
         cost = moves.energy + price * moves.bytes
-        if limit.held:
+        if limit.held:  # a unit that goes has to come back elsewhere, at about this price
             cost = cost - _unit_price(moves, cost) * moves.units
         near = np.argsort(cost, kind="stable")
         for number, pool in enumerate((len(near), *POOLS), 1):

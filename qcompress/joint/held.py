@@ -13,8 +13,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from qcompress import seeds
 from qcompress.errors import UsageError
-from qcompress.joint.allocation import Allocation, whole_line
+from qcompress.joint.allocation import ENOUGH, Allocation, whole_line
 from qcompress.joint.exchange import Limit, improve
 from qcompress.joint.greedy import greedy
 from qcompress.joint.lines import Line, steep
@@ -23,10 +24,13 @@ from qcompress.joint.table import State, Table
 from qcompress.search_allocation import allocate_count
 from qcompress.search_profiles import Profile
 
-__all__ = ["FEW_PRICES", "PRICES", "allocate_held", "counted"]
+__all__ = ["allocate_held", "counted"]
 
 PRICES, FEW_PRICES = 14, 5
 """So many prices per unit are tried; the few where an allocation is one of many."""
+
+KICKS = 10
+"""So often exchanges begin again from a disturbed choice, unless it is near enough to the bound or one of many."""
 
 STARTS = 3
 """So many of the best choices that fit are improved by exchanges."""
@@ -35,9 +39,10 @@ RAISES = 40
 """At most so often the price per byte is raised by a half until widths fit."""
 
 
-def allocate_held(table: Table, most: int, units: int, *, prices: int = PRICES) -> Allocation:
+def allocate_held(table: Table, most: int, units: int, *, quick: bool = False) -> Allocation:
     """The choice of least energy found with exactly `units` pruned, some sum of allowed counts, and at most `most` bytes.
 
+    `quick`: one of many, looked for less hard.
     Raises UsageError where it finds none that fits.
     """
     first = counted(table, table.energies, units)
@@ -47,7 +52,7 @@ def allocate_held(table: Table, most: int, units: int, *, prices: int = PRICES) 
     relaxation, bound, best_price = Relaxation(table), table.energy(wide), 0.0
     found: list[State] = []
     low, high = _unit_prices(table)
-    for number in range(prices):
+    for number in range(FEW_PRICES if quick else PRICES):
         middle = (low + high) / 2 if number else 0.0
         drawn = _priced(table, middle, most, found)
         if drawn is None:
@@ -69,7 +74,35 @@ def allocate_held(table: Table, most: int, units: int, *, prices: int = PRICES) 
     ranked = sorted(unique.values(), key=table.energy)[:STARTS]
     ends = [improve(table, state, Limit(most, held=True), best_price) for state in ranked]
     best = min(ends, key=table.energy)
-    return _allocation(table, best, bound)
+    return _allocation(table, best if quick else _kicked(table, best, most, best_price, bound), bound)
+
+
+def _kicked(table: Table, best: State, most: int, price: float, bound: float) -> State:
+    """The best of exchanges that begin again where units of some groups changed places at random, each time from the best."""
+    rng = seeds.stream(0, "held kicks")
+    for _ in range(KICKS if len(table.offers) > 1 else 0):
+        if table.energy(best) <= bound * (1 + ENOUGH):
+            break
+        levels = best.levels.copy()
+        for _ in range(int(rng.integers(1, 4))):
+            levels = _swapped(table, levels, rng)
+        start = greedy(table, most, State(levels, table.start.widths), held=True)
+        if start is not None:
+            best = min(best, improve(table, start, Limit(most, held=True), price), key=table.energy)
+    return best
+
+
+def _swapped(table: Table, levels: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+    """`levels` after units came back in one group and as many went in another, where counts allow that."""
+    first, second = rng.choice(len(levels), 2, replace=False).tolist()
+    one, other = table.offers[first], table.offers[second]
+    fits = np.flatnonzero(np.isin(one[levels[first]] + other[levels[second]] - one, other))
+    fits = fits[fits != levels[first]]
+    changed = levels.copy()
+    if len(fits):
+        changed[first] = rng.choice(fits)
+        changed[second] = np.searchsorted(other, one[levels[first]] + other[levels[second]] - one[changed[first]])
+    return changed
 
 
 def _allocation(table: Table, state: State, bound: float) -> Allocation:
