@@ -1,6 +1,6 @@
 """Train a small denoiser of one's own, prune it where it is, train on: all in one program, without a checkpoint.
 
-    python examples/prune_module.py [--steps 300] [--evaluations 40] [--out own.slim]
+    python examples/prune_module.py [--width 32] [--steps 300] [--evaluations 40] [--out own.slim]
 
 The photographs that ship are the data: those for calibration train, and no stage but the last sees those of the report.
 """
@@ -24,7 +24,7 @@ from qcompress.settings import ExportOptions, RefineOptions, VerifyOptions
 class Denoiser(nn.Module):
     """Predicts the noise; (N, 3, H, W) to the same, any H and W."""
 
-    def __init__(self, width: int = 32) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
         self.first = nn.Conv2d(3, width, 3, padding=1)
         self.body = nn.Sequential(nn.ReLU(), nn.Conv2d(width, width, 3, padding=1), nn.ReLU())
@@ -51,6 +51,7 @@ def train(network: nn.Module, images: Splits, steps: int) -> float:
 def main() -> None:
     """Trains, prunes, trains on."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--width", type=int, default=32)
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--evaluations", type=int, default=40)
     parser.add_argument("--out", type=Path, default=Path("own.slim"))
@@ -58,7 +59,7 @@ def main() -> None:
 
     torch.manual_seed(0)
     images = splits.load(None, channels=3, stride=1, seed=0)
-    network = Denoiser()
+    network = Denoiser(asked.width)
     print(f"trained to an error of {train(network, images, asked.steps):.4f}")
 
     settings = Settings(

@@ -36,8 +36,9 @@ def test_a_module_is_trained_pruned_and_trained_on(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "own.slim"
-    assert run(monkeypatch, "prune_module.py", "--steps", "6", "--evaluations", "3", "--out", str(out)) == 0
-    assert "32 of 64 units went" in capsys.readouterr().out
+    briefly = ["--width", "8", "--steps", "3", "--evaluations", "0"]
+    assert run(monkeypatch, "prune_module.py", *briefly, "--out", str(out)) == 0
+    assert "8 of 16 units went" in capsys.readouterr().out
     assert json.loads((out / "plan.json").read_text())["sparsity"] == 0.5
 
 
@@ -91,7 +92,7 @@ def test_the_plugin_is_a_backend_once_it_is_installed(tmp_path: Path) -> None:
     ]
     subprocess.run([*install, str(source)], check=True, capture_output=True)
     asked = (
-        "import dimod; from qcompress.solvers import solver; found = solver('late-acceptance', steps=400);"
+        "import dimod; from qcompress.solvers import solver; found = solver('late-acceptance', sweeps=40);"
         "bqm = dimod.BinaryQuadraticModel({'a': -1.0, 'b': -1.0, 'c': 2.0}, {'ab': 3.0}, 0.0, 'BINARY');"
         "one, other = (found(bqm, reads=3, seed=1) for _ in range(2));"
         "assert one == other and len(one) == 3 and one.first.energy == -1.0;"

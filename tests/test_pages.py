@@ -135,7 +135,7 @@ def test_what_was_added_is_what_ran(came_of: dict[str, list[tuple[Step, Step]]])
     assert read("extend/solver.md", "selection.json")["backend"] == "late-acceptance"
     assert read("extend/objective.md", "problem.json")["provenance"]["objective"] == "replaceable"
     assert "arcnn.pt: arcnn channels=3, widths=[16, 8, 8]" in last("extend/architecture.md")[1]
-    assert (last("extend/exporter.md")[0] / "weights.npz").is_file()
+    assert (last("extend/exporter.md")[0] / "net.safetensors").is_file()
 
 
 @pytest.mark.parametrize(("page", "number"), [("../README.md", 5), ("edge.md", 4), ("own-metric.md", 1)])
