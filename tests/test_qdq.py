@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 from torch import Tensor, nn
+from zoo import architecture
 
 from qcompress import seeds
 from qcompress.errors import DataError, ExportError, InputError, UsageError
@@ -289,6 +290,23 @@ def test_sizes_are_exact_for_any_widths(restoring: tuple[nn.Module, Path], tmp_p
     float_sizes = qdq.sizes(source, {}).layers
     for name, width in widths.items():
         assert width == "float32" or sizes.layers[name] < float_sizes[name]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mobilenet-v2", "restormer"])
+def test_networks_of_the_zoo(name: str, tmp_path: Path) -> None:
+    """All int8, and all widths in turn: sizes are exact, and what is run is what is written."""
+    model, (image,) = architecture(name)
+    model, crops = copy.deepcopy(model).float().eval(), image.float().numpy()
+    source = export_onnx(model, image.float(), tmp_path / "float.onnx", metadata={}).path
+    names = layers_of(source)
+    assert {layer for layer, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)} <= set(names)
+    for widths in (at("int8", source), {layer: WIDTHS[number % 4] for number, layer in enumerate(names)}):
+        path = qdq.quantise(source, tmp_path / "q.onnx", widths, crops).path
+        assert path.stat().st_size == qdq.size_of(source, widths)
+        assert parity_db(path, crops) > 45
+        if "int4" not in widths.values():
+            assert difference(open_onnx(path)(crops), open_onnx(source)(crops)) < 0.2
 
 
 def test_an_int8_file_is_near_a_quarter(tmp_path: Path) -> None:
