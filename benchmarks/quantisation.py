@@ -76,7 +76,7 @@ def _values(bench: Bench, width: str) -> Iterator[tuple[str, float]]:
     widths = dict.fromkeys(ranges, width)
     equal = equalise(whole, bench.groups, list(ranges), bench.calibration).model
     fine = least_error(whole, ranges, bench.calibration)
-    put = partial(put_on_grids, whole, whole, widths)
+    put = partial(put_on_grids, widths=widths, crops=bench.calibration)
 
     def reported(found: OnGrids, seen: Ranges) -> float:
         return bench.reported(simulated(found.model, widths, seen, scales=found.scales))
@@ -86,9 +86,13 @@ def _values(bench: Bench, width: str) -> Iterator[tuple[str, float]]:
     if width == "int8":
         yield "ranges of least error, to nearest", reported(rounded_to_nearest(whole, widths), fine)
     for step, way in WAYS.items():
-        yield step, reported(put(ranges, bench.calibration, way), ranges)
+        yield step, reported(put(whole, ranges=ranges, way=way), ranges)
     if width == "int8":
-        yield f"{step}, ranges of least error", reported(put(fine, bench.calibration, way), fine)
+        yield f"{step}, ranges of least error", reported(put(whole, ranges=fine, way=way), fine)
+        ranges = least_error(equal, observe(equal, ranges, bench.calibration), bench.calibration)
+    else:
+        ranges = observe(equal, ranges, bench.calibration)
+    yield "the same from equalised channels", reported(put(equal, ranges=ranges, way=way), ranges)
     began = time.process_time()
     example = bench.calibration.inputs[:1]
     found = prepare(bench.job.model, widths, example, bench.calibration, bench.metric, bench.selection, groups=bench.groups)

@@ -121,7 +121,7 @@ def test_in_sequence_weights_lie_on_their_grids_and_lose_less(
     folded = fold(model, calibration.inputs[:1])
     ranges = observe(folded, own_layers(folded), calibration)
     widths = dict.fromkeys(ranges, width) | {"grouped": "float16", "last": "float32"}
-    found = put_on_grids(folded, folded, widths, ranges, calibration, Way())
+    found = put_on_grids(folded, widths, ranges, calibration, Way())
     assert set(found.scales) == set(ranges) - {"grouped", "last"}
     for name, scale in found.scales.items():
         weight = found.model.get_submodule(name).weight
@@ -135,18 +135,14 @@ def test_in_sequence_weights_lie_on_their_grids_and_lose_less(
     assert torch.equal(halves, halves.half().float())  # type: ignore[arg-type]
 
     def error(way: Way | None) -> float:
-        one = (
-            rounded_to_nearest(folded, widths)
-            if way is None
-            else put_on_grids(folded, folded, widths, ranges, calibration, way)
-        )
+        one = rounded_to_nearest(folded, widths) if way is None else put_on_grids(folded, widths, ranges, calibration, way)
         outputs = simulated(one.model, widths, ranges, scales=one.scales)(judging.inputs)
         return float((outputs - judging.targets).square().mean())
 
     nearest, corrected, all_ = error(None), error(Way(compensating=False, learning=False)), error(Way())
     assert all_ < corrected < nearest
     assert all_ < 0.7 * nearest
-    again = put_on_grids(folded, folded, widths, ranges, calibration, Way(), limit=0)
+    again = put_on_grids(folded, widths, ranges, calibration, Way(), limit=0)
     assert all(map(torch.equal, found.model.state_dict().values(), again.model.state_dict().values()))
 
 

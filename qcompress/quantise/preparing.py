@@ -91,7 +91,7 @@ def prepare(
 
     def in_sequence(name: str, begun: nn.Module, ranges: Ranges, first: float, last: float) -> None:
         told = progress and (lambda done, note="": progress(first + (last - first) * done, note))
-        found = put_on_grids(whole, begun, widths, ranges, calibration, Way(), batch=batch, positions=positions, progress=told)
+        found = put_on_grids(begun, widths, ranges, calibration, Way(), batch=batch, positions=positions, progress=told)
         judge.better(name, found, ranges)
 
     in_sequence("in sequence", whole, ranges, 0.0, 0.5 if groups else 1.0)

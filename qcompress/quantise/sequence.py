@@ -45,8 +45,8 @@ class Way:
     """How weights are put on their grids.
 
     compensating  what one weight loses, those after it make up for (`rounding.compensated`); else each goes to its nearest
-    point learning      first fitted by least squares to what the whole network gives, from what the layer sees after the
-    layers before correcting    the bias makes up for the mean error (`bias.with_best_bias`)
+    learning      first fitted by least squares to what the whole network gives, from what the layer sees of those before it
+    correcting    the bias makes up for the mean error (`bias.with_best_bias`)
     """
 
     compensating: bool = True
@@ -82,8 +82,7 @@ def rounded_to_nearest(model: nn.Module, widths: Mapping[str, str]) -> OnGrids:
 
 
 def put_on_grids(
-    dense: nn.Module,
-    start: nn.Module,
+    whole: nn.Module,
     widths: Mapping[str, str],
     ranges: Ranges,
     crops: CalibrationCrops,
@@ -94,25 +93,24 @@ def put_on_grids(
     limit: int = LIMIT,
     progress: Advance | None = None,
 ) -> OnGrids:
-    """A copy of `start`, the function of `dense` without BatchNorm, with the weights of its layers on the grids of their
-    `widths`.
+    """A copy of `whole`, a network in evaluation mode, with the weights of its layers on the grids of their `widths`.
 
-    `ranges` are those of the inputs of all layers that are called, in the order of execution. Layers of other widths are
-    fitted, too, once their input is no longer that of `dense`, where the way is learning. A way has to hold on a fifth of the
-    crops that was held back, against weights rounded to nearest; what is taken is made with all of them. Layers that share
+    `ranges` are those of the inputs of all layers that are called, in the order of execution. Layers of float widths are fitted
+    as well, once their input is no longer that of the whole network, where the way is learning. A way has to hold on a fifth of
+    the crops that was held back, against weights rounded to nearest; what is taken is made with all of them. Layers that share
     parameters, or see more than `recover.moments.WIDEST` values at a time, are rounded to nearest. About `positions` output
-    places are looked at per layer.
+    places are looked at per layer. What it takes in memory beside that is kept from one layer for the next, `limit` bytes.
     """
-    found = copy.deepcopy(start).eval()
+    found = copy.deepcopy(whole).eval()
     able = [name for name in own_layers(found) if weight_matrix(affine(found, name)).shape[1] <= WIDEST]
     alone = {name: _alone(affine(found, name), widths[name]) for name in widths if name not in ranges or name not in able}
     names = [name for name in ranges if name in able]
     hooked = _hooked(found, widths, ranges)
     batches, sampling = batches_of(crops, batch), Sampling(max(1, positions // len(crops)))
     passes, done = Passes(found, limit), {}
-    with frozen(dense), evaluating(found), torch.no_grad():
+    with frozen(whole), evaluating(found), torch.no_grad():
         for block in blocks(names, found, positions):
-            targets = dense_outputs(dense, block, {}, batches, sampling)
+            targets = dense_outputs(whole, block, {}, batches, sampling)
             for name in block:
                 module = affine(found, name)
                 fit, held = equations(passes, module, name, targets.pop(name), batches, sampling)
