@@ -1,0 +1,148 @@
+"""Pruning and quantisation chosen together against other ways of choosing them, for files of the same size.
+
+Networks x widths that are allowed x ways x seeds. All keep whole blocks of 16 channels where `Alignment` has them, begin with
+the same network, and are treated alike afterwards as `compress` does it: cut, refitted, weights put on their grids. Reported is
+the simulated network (`quantise.simulated`) on images that no stage has seen; no file is written, sizes are those of
+`joint.Sizes`. Searches measure `--evaluations` choices each. `--shared-data` is a folder with the checkpoints, images and code
+that `selection_networks` names (the reference needs none of it). Every cell is a file under --out: a run that was stopped goes
+on, a failed cell is kept as failed until --retry. Then prints the tables. Needs the extra `bench` (pymoo) for the genetic ways.
+
+    python benchmarks/compression.py --shared-data DIR --out DIR --device cuda --jobs 14 --pieces 4 --minutes 4
+    python benchmarks/compression.py --out DIR --networks reference --seeds 0 --evaluations 20 --ways joint random
+    python benchmarks/compression.py --out DIR --only-tables
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from compression_cells import Compressed, Record
+from compression_ways import SETS, WAYS
+from selection_bench import Options
+from selection_jobs import Plan, run, unfinished
+from selection_networks import NETWORKS
+from selection_tables import spread
+
+from qcompress.widths import BITS
+
+DEFAULT = ("halfunet64-sidd", "dncnn25-gray", "reference")
+
+
+def arguments() -> argparse.ArgumentParser:
+    """The options."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shared-data", type=Path, default=Path(), help="folder of checkpoints, images and code")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the finished cells")
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(DEFAULT))
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    parser.add_argument("--widths", nargs="+", choices=SETS, default=list(SETS), help="sets of widths that layers may have")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--shares", nargs="+", type=float, default=[0.25], help="size, as a share of the dense float32 file")
+    parser.add_argument("--evaluations", type=int, default=300, help="of a search")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--jobs", type=int, default=1, help="processes, of one thread each")
+    parser.add_argument("--pieces", type=int, default=1, help="deal the cells of one network and seed to so many processes")
+    parser.add_argument("--minutes", type=float, help="begin no cell after that")
+    parser.add_argument("--retry", action="store_true", help="measure failed cells again")
+    parser.add_argument("--only-tables", action="store_true", help="of the cells that are there")
+    parser.add_argument("--report-images", type=int, help="at most so many, spread evenly")
+    parser.add_argument("--crops", type=int, nargs=2, metavar=("CALIBRATION", "SELECTION"), help="the tool's own if not given")
+    return parser
+
+
+def items(given: argparse.Namespace) -> list[Compressed]:
+    """Every cell that is asked for, the seeds one after the other: what is there when time runs out is whole networks."""
+    cells = itertools.product(given.seeds, given.networks, given.shares, given.widths, given.ways)
+    return [
+        Compressed(network, way, seed, widths, share, given.evaluations)
+        for seed, network, share, widths, way in cells
+        if widths in WAYS[way].sets
+    ]
+
+
+def read(out: Path) -> list[Record]:
+    """Every record under `out`."""
+    files = (path for name in NETWORKS for path in sorted((out / name).glob("*.json")))
+    return [Record.model_validate_json(path.read_text(encoding="utf-8")) for path in files]
+
+
+def markdown(records: Iterable[Record]) -> str:
+    """One table for each network, size and set of widths."""
+    sections: dict[tuple[object, ...], list[Record]] = {}
+    for record in records:
+        key = record.network, record.share, record.widths != "mixed", record.evaluations
+        sections.setdefault(key, []).append(record)
+    order = sorted(sections, key=lambda key: (list(NETWORKS).index(str(key[0])), *map(str, key[1:])))
+    return "\n\n".join(_section(sections[key]) for key in order)
+
+
+def _section(records: Sequence[Record]) -> str:
+    first, measured = records[0], [record for record in records if record.failed is None]
+    lines = [f"### {first.network}, {first.share:.1%} of the bytes, widths {', '.join(SETS[first.widths])}", ""]
+    if measured:
+        by_seed = {record.seed: record for record in measured}
+        dense = spread([record.dense for record in by_seed.values()]).replace("+", "")
+        head = measured[0]
+        lines += [
+            f"Dense {dense} ({head.metric}), {head.dense_bytes:,} bytes; differences from it in {head.unit}, "
+            f"median over {len(by_seed)} seeds and range; searches measure {first.evaluations} choices.",
+            "",
+            "| way | bytes | report images | selection crops, as searched | units pruned | bits | loss added up | measured, s "
+            "| chosen, s | seeds |",
+            "|---|---|---|---|---|---|---|---|---|---|",
+        ]
+        lines += [_row(way, found) for way in WAYS if (found := [record for record in measured if record.way == way])]
+    failures = {f"- failed: {record.way}, seed {record.seed}: {record.failed}" for record in records if record.failed}
+    return "\n".join([*lines, *sorted(failures)])
+
+
+def _row(way: str, found: Sequence[Record]) -> str:
+    def shown(of: Callable[[Record], float | None], digits: int = 2, sign: bool = False) -> str:
+        values = [value for record in found if (value := of(record)) is not None]
+        text = spread(values, digits) if values else ""
+        return text if sign else text.replace("+", "")
+
+    cells = (
+        way,
+        shown(lambda record: record.bytes / record.dense_bytes, 3),
+        shown(lambda record: record.value - record.dense, 3, sign=True),
+        shown(lambda record: None if record.selection is None else record.selection - record.selection_dense, 3, sign=True),
+        shown(lambda record: sum(record.pruned.values()) / record.units),
+        shown(_bits, 1),
+        shown(lambda record: record.energy, 4),
+        shown(lambda record: sum(value for name, value in record.seconds.items() if name not in ("choose", "treat")), 1),
+        shown(lambda record: record.seconds["choose"], 1),
+        str(len(found)),
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def _bits(record: Record) -> float:
+    """Mean over the layers."""
+    return sum(BITS[width] for width in record.layers.values()) / len(record.layers)
+
+
+def main() -> None:
+    """Measures what is missing, and prints the tables."""
+    given = arguments().parse_args()
+    if not given.only_tables:
+        calibration, selection = given.crops or (None, None)
+        options = Options(
+            given.shared_data.resolve(),
+            given.device,
+            calibration_crops=calibration,
+            selection_crops=selection,
+            report_images=given.report_images,
+            pixels=(8 if given.device == "cpu" else 16) * 96 * 96,
+        )
+        until = None if given.minutes is None else time.time() + 60 * given.minutes
+        run(unfinished(items(given), given.out, given.retry), options, Plan(given.out, given.jobs, given.pieces, until))
+    print(markdown(read(given.out)))
+
+
+if __name__ == "__main__":
+    main()
