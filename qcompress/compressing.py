@@ -14,6 +14,7 @@ from torch import nn
 
 from qcompress import (
     assembly,
+    commands,
     finetuning,
     joint,
     latency,
@@ -278,7 +279,7 @@ def _restated(report: Report, job: Job, facts: CompressionFacts) -> Report:
         "compression": facts,
         "parity": None,
         "notes": notes,
-        "command": assembly.compress_command(job.checkpoint, job.settings),
+        "command": commands.compress_command(job.checkpoint, job.settings),
     }
     return report.model_copy(update=changes)
 
