@@ -2,7 +2,8 @@
 
 What a layer costs depends on the layout that its neighbours leave: ONNX Runtime keeps activations in blocks of channels
 between convolutions. So a layer is timed between two light convolutions, from one channel and to one, and those are timed by
-themselves (`carrier`). Weights are constants that a graph makes itself, so that a model has a few hundred bytes.
+themselves (`carrier`), so that they can be taken off. Weights are constants that a graph makes itself, so that a model has a
+few hundred bytes.
 """
 
 from __future__ import annotations
@@ -40,9 +41,9 @@ class _Builder:
         self.constants: list[Any] = []
         self.inputs: dict[str, Shape] = {}
 
-    def weight(self, name: str, shape: Sequence[int]) -> str:
-        """A constant of this shape, all entries so large that sums over it keep their size."""
-        value = 1 / max(1, math.prod(shape[1:]))
+    def weight(self, name: str, shape: Sequence[int], size: float = 1.0) -> str:
+        """A constant of this shape, all entries alike, so large that sums over it keep their size, or `size` of it."""
+        value = size / max(1, math.prod(shape[1:]))
         self.constants.append(helper.make_tensor(f"{name}.shape", TensorProto.INT64, [len(shape)], list(shape)))
         filled = helper.make_tensor("value", TensorProto.FLOAT, [1], [value])
         self.nodes.append(helper.make_node("ConstantOfShape", [f"{name}.shape"], [name], value=filled))
@@ -57,11 +58,11 @@ class _Builder:
         self.nodes.append(helper.make_node("Relu", [f"{name}.before"], [f"{name}.wide"]))
         return f"{name}.wide"
 
-    def gather(self, given: str, channels: int) -> str:
-        """One channel from `channels`, by a convolution."""
-        weight = self.weight("gather", (1, channels, 1, 1))
-        self.nodes.append(helper.make_node("Conv", [given, weight], ["gathered"], kernel_shape=[1, 1]))
-        return "gathered"
+    def gather(self, given: str, channels: int, name: str = "gather") -> str:
+        """One channel from `channels`, by a convolution; of one with another name the weights are others."""
+        weight = self.weight(name, (1, channels, 1, 1), 1.0 if name == "gather" else 0.5)
+        self.nodes.append(helper.make_node("Conv", [given, weight], [f"{name}.one"], kernel_shape=[1, 1]))
+        return f"{name}.one"
 
     def done(self, shape: Shape, output: str) -> Micro:
         """The model from "input" of `shape` to `output`."""
@@ -72,10 +73,18 @@ class _Builder:
         return Micro(model.SerializeToString(), shape)
 
 
-def carrier(channels: int, sides: Shape) -> Micro:
-    """The two light convolutions around a layer or an operation, with nothing between them."""
+def carrier(channels: int, sides: Shape, *, twice: bool = False) -> Micro:
+    """The two light convolutions around a layer or an operation, with nothing between them; `twice`: the second two times.
+
+    The difference is what the second takes.
+    """
     builder = _Builder()
-    return builder.done((1, 1, *sides), builder.gather(builder.spread("input", channels, "input"), channels))
+    wide = builder.spread("input", channels, "input")
+    one = builder.gather(wide, channels)
+    if not twice:
+        return builder.done((1, 1, *sides), one)
+    builder.nodes.append(helper.make_node("Add", [one, builder.gather(wide, channels, "again")], ["sum"]))
+    return builder.done((1, 1, *sides), "sum")
 
 
 def layer(call: Call, kept: Layer, *, spread: bool, gather: bool) -> Micro:

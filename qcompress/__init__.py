@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from qcompress._version import __version__
 
 if TYPE_CHECKING:
+    from qcompress.compressing import compress
     from qcompress.inspection import inspect
     from qcompress.live import prune, trace
     from qcompress.pipeline import Result, apply
@@ -29,12 +30,13 @@ if TYPE_CHECKING:
     from qcompress.settings import Settings
     from qcompress.slim_folder import load
 
-__all__ = ["Result", "Settings", "__version__", "apply", "inspect", "load", "prune", "save", "trace"]
+__all__ = ["Result", "Settings", "__version__", "apply", "compress", "inspect", "load", "prune", "save", "trace"]
 
 _HOMES = {
     "Result": "qcompress.pipeline",
     "Settings": "qcompress.settings",
     "apply": "qcompress.pipeline",
+    "compress": "qcompress.compressing",
     "inspect": "qcompress.inspection",
     "load": "qcompress.slim_folder",
     "prune": "qcompress.live",

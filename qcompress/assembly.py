@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import platform
-import shlex
 from collections.abc import Mapping
 from dataclasses import asdict
 from hashlib import sha256
@@ -12,11 +10,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import qcompress.reference
-from qcompress import bisection, crops, html, rank_correlation, targets
+from qcompress import bisection, commands, crops, html, rank_correlation, targets
 from qcompress._version import __version__
 from qcompress.alignment import BLOCKS
 from qcompress.checkpoints import Checkpoint
+from qcompress.commands import given
 from qcompress.data.images import ImageSet
 from qcompress.exporters import Artifact
 from qcompress.files import write_bytes, write_text
@@ -27,7 +25,6 @@ from qcompress.latency_model import LatencyModel
 from qcompress.markdown import to_markdown
 from qcompress.metrics import Metric
 from qcompress.plans import Plan
-from qcompress.qubo import OBJECTIVES, Objective, name_of
 from qcompress.recover.choice import Recovered
 from qcompress.reports import (
     BlockCost,
@@ -60,14 +57,13 @@ from qcompress.reports import (
     to_json,
 )
 from qcompress.selection import Selection
-from qcompress.settings import CompressOptions, Limits, SearchOptions, Settings
+from qcompress.settings import Limits, Settings
 from qcompress.verify import Quality, Verification
-from qcompress.widths import BITS
 
 if TYPE_CHECKING:
     from qcompress.pipeline import Choice, Job
 
-__all__ = ["assemble", "compress_command", "gated", "onnx_metadata", "versions", "write"]
+__all__ = ["assemble", "gated", "onnx_metadata", "versions", "write"]
 
 _STATUS: dict[Outcome, Status] = {"passed": "ok", "failed": "threshold-missed", "undecided": "undecided"}
 _VERSIONS_OF = ("torch", "torch-pruning", "onnx", "onnxruntime", "dimod", "dwave-samplers", "teneva", "numpy")
@@ -133,7 +129,7 @@ def assemble(
             *([job.metric.note] if job.metric.note and choice.search else []),
         ),
         checkpoint=CheckpointFacts(
-            file=_given(job.checkpoint), sha256=job.checkpoint.sha256, architecture=job.checkpoint.architecture
+            file=given(job.checkpoint), sha256=job.checkpoint.sha256, architecture=job.checkpoint.architecture
         ),
         units=_unit_facts(choice.kept),
         kept_whole=tuple(Kept(layer=kept.layer, reason=kept.reason) for kept in job.groups.kept_whole),
@@ -149,7 +145,7 @@ def assemble(
         layers=_layer_facts(job.groups, choice.kept),
         crops=sheet,
         files={path.name: _file_facts(path) for path in sorted(stage.iterdir())},
-        command=command(job.checkpoint, settings) if choice.search else None,
+        command=commands.prune_command(job.checkpoint, settings) if choice.search else None,
         seed=settings.seed,
         versions=versions(),
         timings_s=dict(job.watch.seconds),
@@ -161,107 +157,6 @@ def write(report: Report, folder: Path) -> None:
     write_text(folder / "report.json", to_json(report))
     write_text(folder / "report.md", to_markdown(report))
     html.write(report, folder)
-
-
-def command(checkpoint: Checkpoint, settings: Settings) -> str:
-    """The command line of a run of `prune`, without the options that are at their defaults."""
-    search = settings.search
-    words = ["qcompress", "prune", _given(checkpoint), *targets.words(settings.target, settings.sparsity, settings.budget)]
-    if name_of(search.objective) != name_of(SearchOptions().objective):
-        words += ["--objective", name_of(search.objective)]
-    if (search.relinearise or 1) != 1:
-        words += ["--relinearise", str(search.relinearise)]
-    usual_objective = OBJECTIVES[name_of(search.objective)]() if name_of(search.objective) in OBJECTIVES else None
-    for name, coefficient in _coefficients(search.objective).items():
-        if coefficient != getattr(usual_objective, name, None):
-            words += ["--coefficient", f"{name}={coefficient:g}"]
-    return shlex.join([*words, *_common_words(settings)])
-
-
-def compress_command(checkpoint: Checkpoint, settings: Settings) -> str:
-    """The same of `compress`."""
-    options, default = settings.compress, CompressOptions()
-    words = ["qcompress", "compress", _given(checkpoint)]
-    if options.target_size is not None:
-        words += ["--target-size", str(options.target_size)]
-    words += ["--sparsity", f"{options.sparsity:g}"] if options.sparsity is not None else []
-    words += ["--bits", ",".join(str(BITS[name]) for name in options.bits)] if options.bits != default.bits else []
-    words += ["--objective", options.objective] if options.objective != default.objective else []
-    for name, coefficient in options.coefficients.items():
-        words += ["--coefficient", f"{name}={coefficient:g}"]
-    words += ["--calibration", options.calibration] if options.calibration != default.calibration else []
-    return shlex.join([*words, *_common_words(settings)])
-
-
-def _common_words(settings: Settings) -> list[str]:
-    """What both commands take, as far as it is not at its default."""
-    default, search, data = Settings(), settings.search, settings.data
-    words: list[str] = []
-    values = {
-        "--backend": (search.backend, default.search.backend),
-        "--data": (data.source, None),
-        "--noise": (data.noise, None),
-        "--metric": (settings.metric, default.metric),
-        "--max-images": (data.max_images, None),
-        "--mean": (_listed(data.mean), None),
-        "--std": (_listed(data.std), None),
-        "--refine-evals": (settings.refine.evaluations, default.refine.evaluations),
-        "--refine-minutes": (settings.refine.minutes, default.refine.minutes),
-        "--proposer": (settings.refine.proposer, default.refine.proposer),
-        "--recover": (settings.recover, default.recover),
-        "--minutes": (settings.finetune.minutes, None),
-        "--epochs": (settings.finetune.epochs, None),
-        "--finetune-steps": (settings.finetune.steps, None),
-        "--train-data": (settings.finetune.source, None),
-        "--learning-rate": (settings.finetune.rate, None),
-        "--teaching": (settings.finetune.teaching, None),
-        "--steps": (settings.steps, default.steps),
-        "--max-drop": (settings.limits.max_drop if settings.target == targets.Smallest() else None, None),
-        "--latency-table": (search.latency_table, None),
-        "--align": (search.align, default.search.align),
-        "--floor": (search.floor, default.search.floor),
-        "--opset": (settings.export.opset, default.export.opset),
-        "--size": (settings.verify.size, default.verify.size),
-        "--seed": (settings.seed, default.seed),
-    }
-    for option, (value, usual) in values.items():
-        if value != usual:
-            words += [option, str(value)]
-    words += ["--selection", str(search.selection)] if search.selection else []
-    for key, chosen in search.backend_options.items():
-        words += ["--backend-option", f"{key}={chosen}"]
-    options = settings.checkpoint
-    if options.arch:
-        words += ["--arch", options.arch]
-    if options.arch_args:
-        words += ["--arch-args", json.dumps(dict(options.arch_args))]
-    words += ["--trust-pickle"] * options.trust_pickle + ["--static"] * (not settings.export.dynamic)
-    words += ["--plots"] * settings.plots + ["--no-crops"] * (not settings.crops)
-    for pattern in search.ignore:
-        words += ["--ignore", pattern]
-    for option, limits in (
-        ("--keep", search.keep),
-        ("--keep-at-most", search.keep_at_most),
-        ("--multiple-of", search.multiple_of),
-    ):
-        for pattern, value in limits.items():
-            words += [option, f"{pattern}={value:g}"]
-    return words
-
-
-def _listed(values: tuple[float, ...] | None) -> str | None:
-    """Numbers as --mean and --std take them."""
-    return None if values is None else ",".join(f"{value:.9g}" for value in values)
-
-
-def _given(checkpoint: Checkpoint) -> str:
-    """The checkpoint as on a command line: "reference" for the one that ships."""
-    return "reference" if checkpoint.path.parent == Path(qcompress.reference.__file__).parent else str(checkpoint.path)
-
-
-def _coefficients(objective: Objective) -> dict[str, float]:
-    """What was set of an objective: its fields."""
-    return dict(vars(objective))
 
 
 def _notes(recovered: Recovered, settings: Settings, choice: Choice) -> tuple[str, ...]:

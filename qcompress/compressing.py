@@ -14,6 +14,7 @@ from torch import nn
 
 from qcompress import (
     assembly,
+    commands,
     finetuning,
     joint,
     latency,
@@ -129,7 +130,7 @@ def known_of(job: Job, dense_bytes: int, scratch: Path) -> Known:
     sizes = Sizes(job.groups)
     with job.watch.stage("sizes of files"):
         float_path = _float_file(job, job.model, scratch)
-        sizes = _fitted(sizes, float_path, allowed)
+        sizes = _fitted(sizes, float_path, allowed, integer_int4=_in_integers(job))
     with job.watch.stage("losses of widths", 1.0) as advance:
         losses = noise.measure(
             job.model, sizes.quantisable, allowed, crops, job.metric, moments=moments, ratio=known.ratio, progress=advance
@@ -278,7 +279,7 @@ def _restated(report: Report, job: Job, facts: CompressionFacts) -> Report:
         "compression": facts,
         "parity": None,
         "notes": notes,
-        "command": assembly.compress_command(job.checkpoint, job.settings),
+        "command": commands.compress_command(job.checkpoint, job.settings),
     }
     return report.model_copy(update=changes)
 
@@ -331,7 +332,7 @@ def _method(
     job: Job, float_path: Path, widths: Mapping[str, str], crops: NDArray[np.float32], scales: Mapping[str, NDArray[np.float32]]
 ) -> str | None:
     """How ranges of activations are found: as set, or what is best on the judging crops; None where no layer needs them."""
-    if "int8" not in widths.values():
+    if "int8" not in widths.values() and not (_in_integers(job) and widths):
         return None
     asked = job.settings.compress.calibration
     if asked != "auto":
@@ -344,10 +345,15 @@ def _method(
         value = chooser.overall(chooser.evidence_of(torch.from_numpy(outputs), judging.targets))
         return value if chooser.higher_is_better else -value
 
-    return qdq.chosen_method(float_path, widths, crops, worth, scales=scales).method
+    return qdq.chosen_method(float_path, widths, crops, worth, scales=scales, integer_int4=_in_integers(job)).method
 
 
-def _fitted(sizes: Sizes, float_path: Path, allowed: tuple[str, ...]) -> Sizes:
+def _in_integers(job: Job) -> bool:
+    """Whether int4 layers compute in integers too: where no layer may compute in float32, since changing over costs time."""
+    return set(job.settings.compress.bits) <= {"int8", "int4"}
+
+
+def _fitted(sizes: Sizes, float_path: Path, allowed: tuple[str, ...], *, integer_int4: bool) -> Sizes:
     """`sizes` by what the exporter says of files of the dense network: at each width, and in mixtures."""
     layers = sizes.quantisable
     assignments = [dict.fromkeys(layers, width) for width in allowed]
@@ -357,7 +363,7 @@ def _fitted(sizes: Sizes, float_path: Path, allowed: tuple[str, ...]) -> Sizes:
         for shift in range(len(allowed))
         if len(allowed) > 1
     ]
-    files = [MeasuredFile(qdq.size_of(float_path, widths), {}, widths) for widths in assignments]
+    files = [MeasuredFile(qdq.size_of(float_path, widths, integer_int4=integer_int4), {}, widths) for widths in assignments]
     return joint.fitted(sizes, files)
 
 

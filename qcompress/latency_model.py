@@ -1,10 +1,10 @@
 """What a pruned network takes, by a latency table: layers at the widths that they keep, the rest by its share of channels.
 
-    latency(counts) = scale * (sum over layers of t(kept in, kept out) + sum over operations of t * share kept) + rest
+    latency(counts) = a * sum over layers of t(kept in, kept out) + b * sum over operations of t * share kept + c
 
-t is what a layer took between two light convolutions, less half of what each of those takes alone: their errors cancel along
-a chain, where what one layer returns the next one is given. Widths are rounded up to what the runtime computes, and between
-timed widths t is linear in each. `scale` and `rest` fit the sum to the whole networks that were timed.
+t is what a layer took between two light convolutions, less what those take. What is wrong about how these two are told apart
+cancels along a chain, where what one layer returns the next one is given. Widths are rounded up to what the runtime computes,
+and between timed widths t is linear in each. a, b and c fit the sums to the whole networks that were timed.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import nnls
 
 from qcompress.errors import InputError
 from qcompress.groups import Groups, Layer, in_blocks
@@ -24,7 +25,8 @@ __all__ = ["LatencyModel", "computed"]
 
 PICOSECONDS = 1000  # in a nanosecond: costs are whole picoseconds
 LEAST_SHARE = 0.02  # of the time of its model that a layer has at least: below it the subtraction is noise
-MOST_REST = 0.25  # of the quickest network that the rest may be
+FEWEST = 3  # whole networks that more than one number can be fitted to
+ALIKE = 0.05  # relative error that operations and layers off by 100 % from one another are worth
 
 Floats = NDArray[np.float64]
 
@@ -77,43 +79,42 @@ class LatencyModel:
 
     def __call__(self, counts: Mapping[str, int]) -> int:
         """Picoseconds with so many units pruned per group."""
-        scale, rest = self.fit
-        return round(scale * self._sum(counts) + rest)
+        layers, operations, rest = self.fit
+        of_layers, of_operations = self._sums(counts)
+        return round(layers * of_layers + operations * of_operations + rest)
 
     def additive(self, counts: Mapping[str, int]) -> int:
         """Never above the cost, a sum of products of what is kept: see `budgets.CostBudget.additive`."""
-        scale, _ = self.fit
+        a, b, _ = self.fit
         total = 0
         for timed in self.table.layers:
             surface, layer = self._surfaces[timed.shape], self.layers[timed.name]
-            slope = int(scale * surface.slope)
+            slope = int(a * surface.slope)
             kept = self.groups.kept_channels(layer, "out", counts)
             total += slope * kept * (self.groups.kept_channels(layer, "in", counts) if len(surface.inputs) > 1 else 1)
         for picoseconds, sources in self._operations:
             dense = sum(self.layers[name].outputs for name in sources)
             kept = sum(self.groups.kept_channels(self.layers[name], "out", counts) for name in sources)
-            total += int(scale * picoseconds / dense) * kept if dense else 0
+            total += int(b * picoseconds / dense) * kept if dense else 0
         return total
 
     @cached_property
-    def fit(self) -> tuple[float, float]:
-        """(scale, rest in picoseconds) of least relative squares over the whole networks; the rest is no less than nothing.
+    def fit(self) -> tuple[float, float, float]:
+        """(a, b, c), c in picoseconds: of least relative squares over the whole networks, none below 0.
 
-        One network gives a scale only.
+        Where operations take next to nothing, b is a.
         """
-        timed = self._networks
-        taken = PICOSECONDS * np.array([self.table.ns(network.job) for network in timed])
-        summed = np.array([self._sum(network.pruned) for network in timed])
-        if not summed.min() > 0:  # nothing but the whole is known
-            return 0.0, float(taken[0])
-        scale, rest = float((summed / taken).sum() / ((summed / taken) ** 2).sum()), 0.0
-        if len(timed) > 1:
-            (slope, level), *_ = np.linalg.lstsq(np.stack((summed / taken, 1 / taken), 1), np.ones(len(taken)), rcond=None)
-            if slope > 0 and level > 0:
-                rest = min(float(level), MOST_REST * float(taken.min()))
-                share = 1 - rest / taken
-                scale = float((share * summed / taken).sum() / ((summed / taken) ** 2).sum())
-        return scale, rest
+        taken = PICOSECONDS * np.array([self.table.ns(network.job) for network in self._networks])
+        sums = np.array([self._sums(network.pruned) for network in self._networks])
+        if not sums.sum(1).min() > 0:  # nothing but the whole is known
+            return 0.0, 0.0, float(taken[0])
+        if len(taken) < FEWEST:
+            scale = float((sums.sum(1) / taken).sum() / ((sums.sum(1) / taken) ** 2).sum())
+            return scale, scale, 0.0
+        columns = np.column_stack((sums, np.full(len(taken), taken.min()))) / taken[:, None]
+        rows = np.vstack((columns, (ALIKE, -ALIKE, 0.0)))
+        (a, b, share), _ = nnls(rows, np.append(np.ones(len(taken)), 0.0))
+        return float(a), float(b), float(share * taken.min())
 
     def errors(self) -> list[float]:
         """What is predicted over what was taken, less 1, for each whole network that was timed."""
@@ -129,15 +130,15 @@ class LatencyModel:
             if self.table.times_ns[found.job] is not None and all(k < sizes.get(name, 0) for name, k in found.pruned.items())
         ]
 
-    def _sum(self, counts: Mapping[str, int]) -> float:
-        total = 0.0
-        for timed in self.table.layers:
-            total += self._layer(timed.shape, self.layers[timed.name], counts)
+    def _sums(self, counts: Mapping[str, int]) -> tuple[float, float]:
+        """Of layers, and of operations."""
+        layers = sum(self._layer(timed.shape, self.layers[timed.name], counts) for timed in self.table.layers)
+        operations = 0.0
         for picoseconds, sources in self._operations:
             dense = sum(self.layers[name].outputs for name in sources)
             kept = sum(self._width(self.layers[name], counts) for name in sources)
-            total += picoseconds * kept / dense if dense else picoseconds
-        return total
+            operations += picoseconds * kept / dense if dense else picoseconds
+        return layers, operations
 
     def _layer(self, shape: int, layer: Layer, counts: Mapping[str, int]) -> float:
         block = self.table.block
@@ -172,10 +173,10 @@ def _surface(shape: ShapeTimes, table: LatencyTable) -> _Surface:
     times = np.array([[table.ns(job) for job in row] for row in shape.jobs])
     around = np.zeros_like(times)
     if shape.before:
-        before = np.array([table.ns(job) for job in shape.before]) / 2
+        before = np.array([table.light(place)[0] for place in shape.before])
         around += before[None, :] if shape.divided else before[:, None]
     if shape.after:
-        around += np.array([table.ns(job) for job in shape.after])[None, :] / 2
+        around += np.array([table.light(place)[1] for place in shape.after])[None, :]
     alone = PICOSECONDS * np.maximum(times - around, LEAST_SHARE * times)
     for axis in (0, 1):  # a part of a block may take longer than a block: fewer channels are not to cost more
         alone = np.flip(np.minimum.accumulate(np.flip(alone, axis), axis), axis)
@@ -184,6 +185,7 @@ def _surface(shape: ShapeTimes, table: LatencyTable) -> _Surface:
 
 def _alone(found: OperationTimes, table: LatencyTable) -> float:
     """Nanoseconds of an operation by itself; none of one that did not run by itself, or vanishes into its neighbours."""
-    if table.times_ns[found.job] is None or any(table.times_ns[job] is None for job in found.around):
+    if table.times_ns[found.job] is None:
         return 0.0
-    return max(table.ns(found.job) - sum(table.ns(job) for job in found.around) / 2, 0.0)
+    around = sum(table.light(place)[0] for place in found.before) + sum(table.light(place)[1] for place in found.after)
+    return max(table.ns(found.job) - around, 0.0)

@@ -14,7 +14,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from qcompress.errors import InputError
 from qcompress.plans import Name
 
-__all__ = ["DeviceFacts", "LatencyPlan", "LatencyTable", "NetworkTimes", "OperationTimes", "ShapeTimes", "TimedLayer", "read"]
+__all__ = [
+    "CarrierTimes",
+    "DeviceFacts",
+    "LatencyPlan",
+    "LatencyTable",
+    "NetworkTimes",
+    "OperationTimes",
+    "ShapeTimes",
+    "TimedLayer",
+    "read",
+]
 
 LARGEST_BYTES = 16 * 2**20
 LARGEST_NS = 1e12
@@ -41,6 +51,13 @@ class DeviceFacts(_Record):
     onnxruntime: Text
 
 
+class CarrierTimes(_Record):
+    """The two light convolutions that parts are timed between, for one width and size: the second `once`, and `twice`."""
+
+    once: Job
+    twice: Job
+
+
 class TimedLayer(_Record):
     """A layer that mixes channels, once for every time that it is computed: its dense channels, and its place in `shapes`."""
 
@@ -54,7 +71,7 @@ class ShapeTimes(_Record):
     """Layers of one kind and size, timed at the widths `inputs` x `outputs`: `jobs` has a row for each of `inputs`.
 
     Of a layer that loses whole divisions (`divided`) `inputs` has one entry, which does not count. `before` and `after` are the
-    jobs of the light convolutions around it, at each of the widths (of such a layer, those of its outputs); empty without any.
+    places in `carriers` of the light convolutions around it, at each of the widths (before such a layer, those of its outputs).
     """
 
     title: Text
@@ -80,12 +97,13 @@ class ShapeTimes(_Record):
 
 
 class OperationTimes(_Record):
-    """Any other operation at its dense widths: `sources` are the layers whose channels it works on; `around` as above."""
+    """Any other operation at its dense widths: `sources` are the layers whose channels it works on."""
 
     title: Text
     sources: Annotated[tuple[Name, ...], Field(max_length=1000)]
     job: Job
-    around: Jobs = ()
+    before: Jobs = ()
+    after: Jobs = ()
 
 
 class NetworkTimes(_Record):
@@ -106,6 +124,7 @@ class LatencyPlan(_Record):
     threads: Annotated[int, Field(ge=1, le=1024)]
     block: Annotated[int, Field(ge=1, le=1024)]
     groups: Annotated[dict[Name, Channels], Field(max_length=10_000)]
+    carriers: Annotated[tuple[CarrierTimes, ...], Field(max_length=10_000)]
     layers: Annotated[tuple[TimedLayer, ...], Field(max_length=10_000)]
     shapes: Annotated[tuple[ShapeTimes, ...], Field(max_length=10_000)]
     operations: Annotated[tuple[OperationTimes, ...], Field(max_length=10_000)]
@@ -115,6 +134,10 @@ class LatencyPlan(_Record):
     def _connected(self) -> Self:
         if any(layer.shape >= len(self.shapes) for layer in self.layers):
             raise ValueError("a layer has a shape that there is not")
+        around = [place for shape in self.shapes for place in (*shape.before, *shape.after)]
+        around += [place for found in self.operations for place in (*found.before, *found.after)]
+        if any(place >= len(self.carriers) for place in around):
+            raise ValueError("a carrier is named that there is not")
         if self.networks[0].pruned:
             raise ValueError("the first network is not the dense one")
         if any(not self.groups.keys() >= network.pruned.keys() for network in self.networks):
@@ -122,11 +145,16 @@ class LatencyPlan(_Record):
         return self
 
     @property
+    def needed(self) -> list[int]:
+        """The jobs that there has to be a time of."""
+        found = [job for shape in self.shapes for row in shape.jobs for job in row]
+        return [*found, *(job for carrier in self.carriers for job in (carrier.once, carrier.twice)), self.networks[0].job]
+
+    @property
     def most_jobs(self) -> int:
         """One more than the largest job that is named."""
-        found = [job for shape in self.shapes for row in (*shape.jobs, shape.before, shape.after) for job in row]
-        found += [job for operation in self.operations for job in (operation.job, *operation.around)]
-        return 1 + max([*found, *(network.job for network in self.networks)])
+        others = [*(found.job for found in self.operations), *(network.job for network in self.networks)]
+        return 1 + max([*self.needed, *others])
 
 
 class LatencyTable(LatencyPlan):
@@ -139,10 +167,15 @@ class LatencyTable(LatencyPlan):
     def _complete(self) -> Self:
         if self.most_jobs > len(self.times_ns):
             raise ValueError(f"{len(self.times_ns)} times, expected {self.most_jobs}")
-        needed = [job for shape in self.shapes for row in (*shape.jobs, shape.before, shape.after) for job in row]
-        if any(self.times_ns[job] is None for job in (*needed, self.networks[0].job)):
+        if any(self.times_ns[job] is None for job in self.needed):
             raise ValueError("a layer, or the dense network, has no time: it did not run on that machine")
         return self
+
+    def light(self, place: int) -> tuple[float, float]:
+        """Nanoseconds of the first and of the second light convolution of a carrier."""
+        once, twice = (self.ns(job) for job in (self.carriers[place].once, self.carriers[place].twice))
+        second = min(max(twice - once, 0.0), once)
+        return once - second, second
 
     def ns(self, job: int) -> float:
         """The time of a job that has one."""

@@ -280,7 +280,7 @@ def apply(
     if asked.plots:
         require()
     path = Path(plan)
-    known = plans.read(path / "plan.json" if path.is_dir() else path)
+    known = plans.read(path / "plan.json" if path.is_dir() else path).model_copy(update={"widths": {}})  # float32 is written
     folder = claim(Path(out) if out else default_folder(Path(checkpoint)))
     search = replace(asked.search, ignore=known.ignore or asked.search.ignore, floor=max(known.floor, asked.search.floor))
     job = prepare(Path(checkpoint), replace(asked, search=search), observer, size=known.example_shape[-1])

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from pydantic import ValidationError
 
-from qcompress import loading, processor, tracing
+from qcompress import loading, processor, seeds, tracing
 from qcompress._version import __version__
 from qcompress.alignment import Alignment
 from qcompress.checkpoints import Checkpoint
@@ -23,6 +23,7 @@ from qcompress.exporters.micro import Micro
 from qcompress.files import claim_file, write_text
 from qcompress.groups import Groups, Layer, Side
 from qcompress.latency_table import (
+    CarrierTimes,
     DeviceFacts,
     LatencyPlan,
     LatencyTable,
@@ -42,6 +43,9 @@ WIDTHS = 7
 SHARES = (1.0, 0.75, 0.5, 0.25)
 """Of the units that whole networks keep in every group, in whole blocks, the dense one first."""
 
+MIXED = 6
+"""So many further ones keep allowed counts at random: there, layers and other operations weigh differently."""
+
 FEW = 4
 """A side that never shrinks and has no more channels stands in its model as it is."""
 
@@ -60,6 +64,7 @@ class _Models:
 
     models: list[Micro] = field(default_factory=list)
     places: dict[tuple[bytes, tuple[int, ...]], int] = field(default_factory=dict)
+    carriers: list[CarrierTimes] = field(default_factory=list)
 
     def add(self, model: Micro) -> int:
         key = model.data, model.shape
@@ -67,6 +72,13 @@ class _Models:
             self.places[key] = len(self.models)
             self.models.append(model)
         return self.places[key]
+
+    def light(self, width: int, sides: tuple[int, ...]) -> int:
+        """The place of the carrier of this width and size."""
+        made = CarrierTimes(once=self.add(micro.carrier(width, sides)), twice=self.add(micro.carrier(width, sides, twice=True)))
+        if made not in self.carriers:
+            self.carriers.append(made)
+        return self.carriers.index(made)
 
 
 def plan(checkpoint: Checkpoint, groups: Groups, *, threads: int = 1, block: int | None = None) -> Jobs:
@@ -85,6 +97,7 @@ def plan(checkpoint: Checkpoint, groups: Groups, *, threads: int = 1, block: int
     models = _Models()
     networks = tuple(_networks(anatomy, groups, layers, models, block))
     timed, shapes = _layers(anatomy, groups, layers, models, block)
+    operations = tuple(_operations(anatomy, models))
     made = LatencyPlan(
         tool=f"qcompress {__version__}",
         architecture=checkpoint.architecture,
@@ -94,7 +107,8 @@ def plan(checkpoint: Checkpoint, groups: Groups, *, threads: int = 1, block: int
         groups=dict(zip(groups.space.groups, groups.space.sizes, strict=True)),
         layers=timed,
         shapes=shapes,
-        operations=tuple(_operations(anatomy, models)),
+        operations=operations,
+        carriers=tuple(models.carriers),
         networks=networks,
     )
     return Jobs(made, tuple(models.models))
@@ -196,7 +210,7 @@ def _shape(call: Call, layer: Layer, inputs: tuple[int, ...], outputs: tuple[int
         return models.add(micro.layer(call, kept, spread=spread, gather=gather))
 
     def light(widths: Sequence[int], sides: tuple[int, ...]) -> tuple[int, ...]:
-        return tuple(models.add(micro.carrier(width, sides)) for width in widths)
+        return tuple(models.light(width, sides) for width in widths)
 
     if divided:
         every = [_divided(layer, o) for o in outputs]
@@ -254,25 +268,27 @@ def _operations(anatomy: Anatomy, models: _Models) -> Iterator[OperationTimes]:
             job = models.add(micro.operation(found, anatomy.model))
         except ValueError:
             continue
-        around = [shape for shape in (*found.given, found.returned) if len(shape) == 4]
-        light = tuple(models.add(micro.carrier(shape[1], shape[2:])) for shape in around)
+        before = tuple(models.light(shape[1], shape[2:]) for shape in found.given if len(shape) == 4)
+        after = (models.light(found.returned[1], found.returned[2:]),) if len(found.returned) == 4 else ()
         title = f"{found.node.op_type} {' '.join('x'.join(map(str, shape)) for shape in found.given)}"
-        yield OperationTimes(title=title[:300], sources=found.sources, job=job, around=light)
+        yield OperationTimes(title=title[:300], sources=found.sources, job=job, before=before, after=after)
 
 
 def _networks(
     anatomy: Anatomy, groups: Groups, layers: Mapping[str, Layer], models: _Models, block: int
 ) -> Iterator[NetworkTimes]:
-    """The dense network, and those that keep a share of every group in allowed counts."""
-    alignment, seen = Alignment(groups.space, block, groups.widths), set()
-    for share in SHARES:
-        sizes = zip(groups.space.groups, groups.space.sizes, alignment.allowed, strict=True)
-        near = {name: min(allowed, key=lambda k: abs(size - k - share * size)) for name, size, allowed in sizes}
-        pruned = {name: k for name, k in near.items() if k}
-        key = tuple(pruned.items())
-        if key in seen or (pruned and share == 1.0):
-            continue
-        seen.add(key)
+    """The dense network, those that keep a share of every group in allowed counts, and some at random."""
+    names, sizes = groups.space.groups, groups.space.sizes
+    allowed = Alignment(groups.space, block, groups.widths).allowed
+    rng = seeds.stream(0, "networks of a latency table")
+    counts = [
+        [min(offer, key=lambda k: abs(size - k - share * size)) for size, offer in zip(sizes, allowed, strict=True)]
+        for share in SHARES
+    ]
+    counts[0] = [0] * len(sizes)
+    counts += [[int(rng.choice(offer)) for offer in allowed] for _ in range(MIXED)]
+    for one in dict.fromkeys(map(tuple, counts)):
+        pruned = {name: k for name, k in zip(names, one, strict=True) if k}
         yield NetworkTimes(pruned=pruned, job=models.add(micro.whole(anatomy, layers, narrowed(groups, pruned))))
 
 

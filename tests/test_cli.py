@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,9 @@ from PIL import Image
 import qcompress
 from qcompress.architectures.dncnn import DnCNN
 from qcompress.architectures.half_unet import HalfUNet
+from qcompress.checking import verify
 from qcompress.cli.main import main
+from qcompress.settings import CheckpointOptions, DataOptions, Limits, Settings, VerifyOptions
 from qcompress.workers.measuring import SpreadMetric
 
 FAST = ["--noise", "gaussian:25", "--refine-evals", "6", "--size", "32", "--quiet"]
@@ -508,18 +511,29 @@ def test_verify_in_another_runtime(
     program = tmp_path / "slim.pt2"
     assert main(["export", str(slim), "-o", str(program), "--size", "32"]) == 0
     capsys.readouterr()
-    data = ["--data", str(images), "--noise", "gaussian:25", "--size", "32", "-q"]
-    arguments = ["verify", str(program), *data, "--reference", str(checkpoint)]
+    arguments = ["verify", str(program), "--data", str(images), "--noise", "gaussian:25", "-q"]
     assert "can run code" in fails(capsys, arguments, 2)
-    assert main([*arguments, "--trust-pickle", "--json"]) == 0
-    said = json.loads(capsys.readouterr().out)
-    assert said["runtime"] == "torch"
-    assert said["bytes"] == program.stat().st_size
-    assert said["latency"]["speedup"] > 0
-    assert said["latency_against_onnx"]["dense_ms"] > 0
-    assert said["metric"]["artifact"] < said["metric"]["reference"]
     assert "mnn opens files that end in .mnn" in fails(capsys, [*arguments, "--runtime", "mnn"], 2)
     assert "unknown" in fails(capsys, [*arguments, "--runtime", "abacus"], 2)
+    settings = Settings(
+        checkpoint=CheckpointOptions(trust_pickle=True),
+        data=DataOptions(images, "gaussian:25"),
+        verify=VerifyOptions(size=32, max_seconds=0.2),
+        limits=Limits(min_speedup=1000),
+    )
+    check = verify(program, checkpoint, settings)
+    assert (check.runtime, check.found.size_bytes) == ("torch", program.stat().st_size)
+    assert check.race.same is not None
+    assert check.race.onnx is not None
+    assert check.race.same.dense_ms > 0
+    assert check.exit_code == 4
+    report = json.loads((slim / "report.json").read_text())
+    assert check.found.artifact.mean() == pytest.approx(report["metric"]["artifact"], abs=1e-3)
+    assert [row[0] for row in check.rows()[-2:]] == ["latency in torch", "against ONNX in onnxruntime"]
+    alone = verify(program, slim / "model.onnx", replace(settings, limits=Limits()))
+    assert alone.race.same is None
+    assert alone.race.onnx is not None
+    assert "torch does not open the reference" in alone.race.notes[0]
 
 
 @pytest.mark.slow

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from qcompress.assembly import command
 from qcompress.checkpoints import Checkpoint
+from qcompress.commands import prune_command as command
 from qcompress.errors import UsageError
 from qcompress.loading import load
 from qcompress.qubo import Auto, Hybrid, Objective, Reconstruction, Taylor
