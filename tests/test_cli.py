@@ -451,6 +451,7 @@ def test_a_real_interrupt_signal(images: Path, tmp_path: Path) -> None:
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job would ignore it
     )
     assert process.stderr is not None
     for line in process.stderr:
