@@ -67,7 +67,7 @@ from qcompress.widths import BITS
 if TYPE_CHECKING:
     from qcompress.pipeline import Choice, Job
 
-__all__ = ["assemble", "compress_command", "gated", "onnx_metadata", "versions", "write"]
+__all__ = ["assemble", "checkpoint_facts", "compress_command", "gated", "onnx_metadata", "versions", "write"]
 
 _STATUS: dict[Outcome, Status] = {"passed": "ok", "failed": "threshold-missed", "undecided": "undecided"}
 _VERSIONS_OF = ("torch", "torch-pruning", "onnx", "onnxruntime", "dimod", "dwave-samplers", "teneva", "numpy")
@@ -132,9 +132,7 @@ def assemble(
             *_doubts(job.metric, checked),
             *([job.metric.note] if job.metric.note and choice.search else []),
         ),
-        checkpoint=CheckpointFacts(
-            file=_given(job.checkpoint), sha256=job.checkpoint.sha256, architecture=job.checkpoint.architecture
-        ),
+        checkpoint=checkpoint_facts(job.checkpoint),
         units=_unit_facts(choice.kept),
         kept_whole=tuple(Kept(layer=kept.layer, reason=kept.reason) for kept in job.groups.kept_whole),
         cost=_cost_facts(job.groups, choice, artifact, dense),
@@ -252,6 +250,11 @@ def _common_words(settings: Settings) -> list[str]:
 def _listed(values: tuple[float, ...] | None) -> str | None:
     """Numbers as --mean and --std take them."""
     return None if values is None else ",".join(f"{value:.9g}" for value in values)
+
+
+def checkpoint_facts(checkpoint: Checkpoint) -> CheckpointFacts:
+    """What was pruned."""
+    return CheckpointFacts(file=_given(checkpoint), sha256=checkpoint.sha256, architecture=checkpoint.architecture)
 
 
 def _given(checkpoint: Checkpoint) -> str:
