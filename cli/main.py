@@ -27,6 +27,7 @@ from qcompress.cli.profile import profile
 from qcompress.cli.prune import prune
 from qcompress.cli.report import report
 from qcompress.cli.solve import solve
+from qcompress.cli.sweep import sweep
 from qcompress.cli.verify import verify
 from qcompress.errors import InterruptedRunError, QCompressError
 
@@ -58,6 +59,7 @@ def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
 
 for command in (
     prune,
+    sweep,
     compress,
     init,
     inspect,

@@ -53,6 +53,7 @@ __all__ = [
     "Quiet",
     "Ray",
     "Recover",
+    "Resume",
     "Seed",
     "Size",
     "SolverName",
@@ -223,6 +224,13 @@ Ray = Annotated[
         metavar="ADDRESS",
         help="Spread them over a Ray cluster instead, at HOST:PORT, or auto: the one that runs here (pip install "
         "'qcompress\\[ray]').",
+    ),
+]
+Resume = Annotated[
+    bool,
+    typer.Option(
+        "--resume",
+        help="Go on with the refinement or the fine-tuning that Ctrl-C, the clock or a crash ended in the output folder.",
     ),
 ]
 Opset = Annotated[int, typer.Option(help="ONNX opset to write.")]

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from qcompress.cli import config_file, options, render, target_options
+from qcompress.cli.shared_options import takes
 
-__all__ = ["prune"]
+if TYPE_CHECKING:
+    from qcompress.settings import Settings
+
+__all__ = ["prune", "settings_of"]
 
 
-def prune(
+def settings_of(
     context: typer.Context,
-    checkpoint: options.Checkpoint,
     config: config_file.Config = None,
     sparsity: target_options.Sparsity = None,
     budget: target_options.BudgetName = None,
@@ -70,14 +73,6 @@ def prune(
         int,
         typer.Option(min=1, help="Prune in so many steps: score, select, remove and recover a part at a time."),
     ] = 1,
-    out: options.Out = None,
-    resume: Annotated[
-        bool,
-        typer.Option(
-            "--resume",
-            help="Go on with the refinement or the fine-tuning that Ctrl-C, the clock or a crash ended in the output folder.",
-        ),
-    ] = False,
     ignore: options.Ignore = None,
     floor: options.Floor = 1,
     keep: options.Keep = None,
@@ -100,16 +95,10 @@ def prune(
     cache: options.Cache = None,
     workers: options.Workers = None,
     ray: options.Ray = None,
-    as_json: options.Json = False,
-    quiet: options.Quiet = False,
-) -> None:
-    """Choose units of CHECKPOINT, remove them, repair, export to ONNX, verify on images no stage has seen.
-
-    Writes model.onnx, model.safetensors, plan.json, report.json, report.md and report.html to the output folder.
-    """
+) -> Settings:
+    """What the options of a run say."""
     del config  # it has been read: see `config_file`
     from qcompress import settings as s
-    from qcompress.pipeline import prune as run
     from qcompress.qubo import objective as named_objective
 
     means, stds = options.parse_normalisation(mean, std)
@@ -126,7 +115,7 @@ def prune(
             smallest=smallest,
         )
     )
-    settings = s.Settings(
+    return s.Settings(
         sparsity=asked.sparsity,
         budget=asked.budget,
         target=asked.target,
@@ -162,6 +151,25 @@ def prune(
         crops=crops,
         cache=cache,
     )
+
+
+@takes(settings_of, before="out")
+def prune(
+    context: typer.Context,
+    checkpoint: options.Checkpoint,
+    out: options.Out = None,
+    resume: options.Resume = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+    **given: Any,
+) -> None:
+    """Choose units of CHECKPOINT, remove them, repair, export to ONNX, verify on images no stage has seen.
+
+    Writes model.onnx, model.safetensors, plan.json, report.json, report.md and report.html to the output folder.
+    """
+    from qcompress.pipeline import prune as run
+
+    settings = settings_of(context, **given)
     result = run(checkpoint, settings, out=out, observer=render.observer(quiet=quiet), resume=resume)
     render.show_report(result, as_json=as_json)
     raise typer.Exit(result.exit_code)

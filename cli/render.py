@@ -29,7 +29,17 @@ from qcompress.visible import visible, visible_json
 if TYPE_CHECKING:
     from qcompress.pipeline import Result
 
-__all__ = ["Terminal", "arguments", "observer", "print_json", "print_line", "print_table", "show_error", "show_report"]
+__all__ = [
+    "Terminal",
+    "arguments",
+    "observer",
+    "print_json",
+    "print_line",
+    "print_table",
+    "print_text",
+    "show_error",
+    "show_report",
+]
 
 _LONGEST = 40  # characters of one argument in a title
 _REST = 74  # columns that a stage needs beside its bar: name, times, and a note such as the refinement's
@@ -55,6 +65,11 @@ def show_error(error: QCompressError, *, as_json: bool, kind: str | None = None,
 def print_json(value: object) -> None:
     """`value` as JSON on stdout."""
     sys.stdout.write(visible_json(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)) + "\n")
+
+
+def print_text(text: str) -> None:
+    """JSON `text` on stdout, as it was written."""
+    sys.stdout.write(visible_json(text))
 
 
 def _shown(text: str) -> str:
@@ -142,7 +157,7 @@ def show_report(result: Result, *, as_json: bool) -> None:
 
     report = result.report
     if as_json:
-        sys.stdout.write(visible_json(to_json(report)))
+        print_text(to_json(report))
         return
     print_line(headline(report))
     print_table("", ("", "dense", "slim", "change"), summary_rows(report))

@@ -63,7 +63,7 @@ from qcompress.verify import Quality, Verification
 if TYPE_CHECKING:
     from qcompress.pipeline import Choice, Job
 
-__all__ = ["assemble", "gated", "onnx_metadata", "versions", "write"]
+__all__ = ["assemble", "checkpoint_facts", "gated", "onnx_metadata", "versions", "write"]
 
 _STATUS: dict[Outcome, Status] = {"passed": "ok", "failed": "threshold-missed", "undecided": "undecided"}
 _VERSIONS_OF = ("torch", "torch-pruning", "onnx", "onnxruntime", "dimod", "dwave-samplers", "teneva", "numpy")
@@ -128,9 +128,7 @@ def assemble(
             *_doubts(job.metric, checked),
             *([job.metric.note] if job.metric.note and choice.search else []),
         ),
-        checkpoint=CheckpointFacts(
-            file=given(job.checkpoint), sha256=job.checkpoint.sha256, architecture=job.checkpoint.architecture
-        ),
+        checkpoint=checkpoint_facts(job.checkpoint),
         units=_unit_facts(choice.kept),
         kept_whole=tuple(Kept(layer=kept.layer, reason=kept.reason) for kept in job.groups.kept_whole),
         cost=_cost_facts(job.groups, choice, artifact, dense),
@@ -157,6 +155,11 @@ def write(report: Report, folder: Path) -> None:
     write_text(folder / "report.json", to_json(report))
     write_text(folder / "report.md", to_markdown(report))
     html.write(report, folder)
+
+
+def checkpoint_facts(checkpoint: Checkpoint) -> CheckpointFacts:
+    """What was pruned."""
+    return CheckpointFacts(file=given(checkpoint), sha256=checkpoint.sha256, architecture=checkpoint.architecture)
 
 
 def _notes(recovered: Recovered, settings: Settings, choice: Choice) -> tuple[str, ...]:

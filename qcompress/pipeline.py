@@ -71,7 +71,21 @@ from qcompress.workers.bench import Load
 from qcompress.workers.contract import Crew
 from qcompress.workers.hiring import Wanted, hired
 
-__all__ = ["Choice", "Job", "Result", "apply", "choose", "finish", "prepare", "prune", "repair", "wanted"]
+__all__ = [
+    "Choice",
+    "Job",
+    "Result",
+    "apply",
+    "carry_out",
+    "choose",
+    "default_folder",
+    "dense_file",
+    "finish",
+    "prepare",
+    "prune",
+    "repair",
+    "wanted",
+]
 
 _CALIBRATION_CROPS, _SELECTION_CROPS, _LABELLED = 48, 16, 256  # unless the settings say otherwise
 _LABELLED_PIXELS = 2**20  # and of images with a class, as many more as make no more pixels
@@ -236,6 +250,14 @@ def prune(
     refining.check_folder(folder, resume=resume, say=observer.say)
     settings = pricing.with_table(settings, folder, resume=resume)
     job = prepare(source, settings, observer, images=images, price=partial(pricing.priced, settings, folder=folder))
+    return carry_out(job, folder, known=known, resume=resume)
+
+
+def carry_out(job: Job, folder: Path, *, known: offline.SelectionFile | None = None, resume: bool = False) -> Result:
+    """The run of a job that is prepared: decides, repairs, exports, verifies, and writes the slim folder `folder`.
+
+    `known` is a selection that was found elsewhere. Raises as `prune`.
+    """
     settings = job.settings
     given = None if known is None else found_of(known, job.groups.space, job.checkpoint.sha256)
     if given is not None:
@@ -252,9 +274,9 @@ def prune(
             budget=settings.budget,
             sparsity=share_of(settings, job.asked[0]),
             objective=qubo.name_of(settings.search.objective),
-            backend=search.backend if known is None else known.backend,
+            backend=settings.search.backend if known is None else known.backend,
             seed=settings.seed,
-            ignore=search.ignore,
+            ignore=settings.search.ignore,
         )
         result = finish(job, choice, recovered, plan, folder)
     if refining.complete(choice.refinement, recovered.training):
@@ -503,9 +525,23 @@ def _export_both(job: Job, slim: nn.Module, plan: Plan, stage: Path, scratch: Pa
     with job.watch.stage("export"):
         if source.architecture == loading.ONNX:
             artifact = graph.rewrite(source.path, job.model, slim, example, stage / "model.onnx", metadata=metadata)
-            return artifact, graph.original(source.path)
-        artifact = write(slim, example, stage / "model.onnx", opset=options.opset, dynamic=options.dynamic, metadata=metadata)
-        dense = write(
-            job.model, example, scratch / "dense.onnx", opset=options.opset, dynamic=options.dynamic, metadata=metadata
-        )
-    return artifact, dense
+        else:
+            artifact = write(
+                slim, example, stage / "model.onnx", opset=options.opset, dynamic=options.dynamic, metadata=metadata
+            )
+        return artifact, job.memo.dense or dense_file(job, scratch, plan)
+
+
+def dense_file(job: Job, folder: Path, plan: Plan | None = None) -> Artifact:
+    """The ONNX file of the dense network, written into `folder` unless the run began with it; of no plan, it is as large."""
+    options, source = job.settings.export, job.checkpoint
+    if source.architecture == loading.ONNX:
+        return graph.original(source.path)
+    return EXPORTERS["onnx"](
+        job.model,
+        torch.zeros(job.frame.example_shape),
+        folder / "dense.onnx",
+        opset=options.opset,
+        dynamic=options.dynamic,
+        metadata=assembly.onnx_metadata(source, plan),
+    )

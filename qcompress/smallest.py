@@ -7,13 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import nn
 
-from qcompress.bisection import Trial, best, bisect, margin
+from qcompress.bisection import Trial, best, bisect
 from qcompress.errors import UsageError
-from qcompress.recover.choice import evidence
+from qcompress.judging import Judge, Judged
 from qcompress.settings import RefineOptions, Settings
 from qcompress.targets import Smallest
 
@@ -57,22 +55,16 @@ def sized(job: Job, attempt: Attempt) -> Job:
     What does not depend on the budget is computed once. The refinement, which comes later, is no part of the trials. Where no
     trial is within the limit, the share is 0: the network stays as it is.
     """
-    limit, crops = job.settings.limits.max_drop, job.judging()
+    limit, judge = job.settings.limits.max_drop, Judge(job.model, job.judging(), job.metric)
     assert limit is not None
-    dense = evidence(job.model, crops, job.metric)
-    drops: dict[Selection, tuple[float, float]] = {}
-
-    def drop(slim: NDArray[np.float64], of: NDArray[np.intp]) -> float:
-        return job.metric.drop(job.metric.overall(dense[of]), job.metric.overall(slim[of]))
+    drops: dict[Selection, Judged] = {}
 
     def tried(share: float) -> Trial:
         settings = replace(job.settings, sparsity=share, refine=RefineOptions(evaluations=0))
         at = replace(job, settings=settings)
         selection, model = attempt(at)
         if selection not in drops:
-            slim = evidence(model, crops, job.metric)
-            every = drop(slim, np.arange(len(crops)))
-            drops[selection] = every, margin(lambda of: drop(slim, of), len(crops))
+            drops[selection] = judge.judge(model)
         counts = selection.counts
         capacity = int(at.asked[0].capacity(list(counts.values())))
         made = Trial(share, capacity, job.groups.params(counts), job.groups.macs(counts), *drops[selection])
@@ -91,4 +83,4 @@ def sized(job: Job, attempt: Attempt) -> Job:
     share = found.share if found else 0.0
     if found is None:
         job.watch.say(f"no trial is within a drop of {limit:g}: the network stays as it is")
-    return replace(job, settings=replace(job.settings, sparsity=share), sized=Sized(trials, limit, len(crops)))
+    return replace(job, settings=replace(job.settings, sparsity=share), sized=Sized(trials, limit, len(judge)))

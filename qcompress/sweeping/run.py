@@ -1,0 +1,286 @@
+"""The sweep itself: what no budget changes is computed once, then every share is a run, one after the other."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+
+from qcompress import kept_scores, pricing, processor, refining, run_key
+from qcompress.assembly import checkpoint_facts, versions
+from qcompress.errors import (
+    BackendError,
+    ExportError,
+    InterruptedRunError,
+    QCompressError,
+    SurgeryError,
+    UsageError,
+)
+from qcompress.judging import Judge, Judged
+from qcompress.output import claim
+from qcompress.pipeline import INTERRUPTED, Job, Result, carry_out, default_folder, dense_file, prepare, wanted
+from qcompress.plots.requirement import require
+from qcompress.progress import SILENT, Observer, Stopwatch
+from qcompress.reports import Report
+from qcompress.reports import read as read_report
+from qcompress.searching import check_backend, is_remote
+from qcompress.settings import Settings
+from qcompress.sweeping import facts as schema
+from qcompress.sweeping import folder as files
+from qcompress.sweeping.facts import Axis, DenseFacts, PickFacts, PointFacts, SweepFacts, SweepStatus
+from qcompress.sweeping.rules import Rule, picked
+
+__all__ = ["Swept", "axis_of", "sweep"]
+
+_FAILS = (UsageError, ExportError, BackendError, SurgeryError)
+"""What ends a point but not the sweep; a full disk, say, ends both."""
+
+
+@dataclass(frozen=True)
+class Swept:
+    """What a sweep leaves: its folder and what is in sweep.json."""
+
+    folder: Path
+    facts: SweepFacts
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """What was written into the folder, slim folders among it."""
+        points = [point.folder for point in self.facts.points if point.folder]
+        pick = [self.facts.pick.folder] if self.facts.pick and self.facts.pick.folder else []
+        return (*points, *pick, *(name for name in files.NAMES if (self.folder / name).exists()))
+
+    @property
+    def exit_code(self) -> int:
+        """0 done, 1 a point failed, 4 no point is what was to be picked, 130 interrupted (the points so far are written)."""
+        return {"running": 1, "ok": 0, "failed": 1, "pick-missed": 4, "interrupted": INTERRUPTED}[self.facts.status]
+
+
+def axis_of(budget: str) -> Axis:
+    """What quality is set against where nothing else is asked: the cost that the budget is of, for filters MACs."""
+    return next((axis for axis in schema.AXES if axis == budget), "macs")
+
+
+def sweep(
+    checkpoint: str | Path,
+    shares: Sequence[float],
+    settings: Settings | None = None,
+    *,
+    against: Axis | None = None,
+    rule: Rule | None = None,
+    out: str | Path | None = None,
+    observer: Observer = SILENT,
+    resume: bool = False,
+) -> Swept:
+    """Prunes to every one of the `shares` of the settings' budget; each gets a slim folder in `out`, as by `pipeline.prune`.
+
+    Points that an earlier sweep finished there, from equal inputs and settings, are not computed again. With `resume` the
+    refinement or the training of a point that was interrupted goes on. A point that fails is in the result as such.
+
+    Raises:
+        QCompressError: what no point could be made with; InterruptedRunError, with the points so far written.
+
+    """
+    settings = replace(settings or Settings(), sparsity=0.0)
+    _check(settings)
+    source = Path(checkpoint)
+    folder = claim(Path(out) if out else default_folder(source).with_suffix(".sweep"))
+    settings = pricing.with_table(settings, folder, resume=True)
+    job = prepare(source, settings, observer, price=partial(pricing.priced, settings, folder=folder))
+    job = replace(job, settings=pricing.with_table(job.settings, folder, resume=True))
+    course = _Course(job, folder, default_folder(source).stem, against or axis_of(settings.budget), observer, resume=resume)
+    return course.run(shares, rule)
+
+
+def _check(settings: Settings) -> None:
+    if settings.plots:
+        require()
+    wanted(settings).check()
+    check_backend(settings.search)
+    if settings.target is not None or settings.search.selection is not None:
+        raise UsageError("a sweep is over shares of a budget, expected no target and no selection")
+    if is_remote(settings.search):
+        hint = "sweep with the default backend, then prune with --sparsity"
+        raise UsageError(f"sweep: {settings.search.backend} would be asked at every point", hint)
+
+
+class _Course:
+    """A sweep on its way: the points so far, which are written after every one."""
+
+    def __init__(self, job: Job, folder: Path, name: str, against: Axis, observer: Observer, *, resume: bool) -> None:
+        self._job, self._folder, self._name, self._observer, self._resume = job, folder, name, observer, resume
+        self._judge: Judge | None = None
+        metric = job.metric
+        self._facts = SweepFacts(
+            schema=1,
+            status="running",
+            checkpoint=checkpoint_facts(job.checkpoint),
+            budget=job.settings.budget,
+            against=against,
+            metric=metric.name,
+            unit=metric.unit,
+            drop_unit=metric.difference_unit,
+            higher_is_better=metric.higher_is_better,
+            crops=len(job.judging()),
+            seed=job.settings.seed,
+            versions=versions(),
+        )
+
+    def run(self, shares: Sequence[float], rule: Rule | None) -> Swept:
+        """All points, then the pick."""
+        jobs = {share: self._at(share) for share in shares}
+        kept = {share: point for share in shares if (point := self._finished(share, jobs[share])) is not None}
+        if not self._resume:
+            for share in (share for share in shares if share not in kept):
+                refining.check_folder(self._place(share), resume=False, say=self._observer.say)
+        status: SweepStatus = "ok"
+        with tempfile.TemporaryDirectory() as scratch:
+            for number, share in enumerate(shares, start=1):
+                point = kept.get(share) or self._made(jobs[share], number, len(shares), Path(scratch))
+                self._write(point)
+                if point.status == "interrupted":
+                    return self._ended("interrupted", None)
+                status = "failed" if point.status == "failed" else status
+        pick = None if rule is None else self._pick(rule)
+        if pick is not None and pick.share is None and status == "ok":
+            status = "pick-missed"
+        return self._ended(status, pick)
+
+    def _at(self, share: float) -> Job:
+        """The job of a point; its stages are timed by themselves."""
+        return replace(self._job, settings=replace(self._job.settings, sparsity=share), watch=Stopwatch(self._observer))
+
+    def _place(self, share: float) -> Path:
+        return self._folder / f"{self._name}-{share:g}.slim"
+
+    def _finished(self, share: float, job: Job) -> PointFacts | None:
+        """The point of an earlier sweep, where it is the one that `job` would make and its files are whole."""
+        place = self._place(share)
+        point = files.kept(place)
+        if point is None or point.share != share or point.key is None or point.key != _key(job):
+            return None
+        self._observer.say(f"{100 * share:g} % is there already: {place}")
+        self._take_dense(read_report(place / "report.json"))
+        return point
+
+    def _made(self, job: Job, number: int, total: int, scratch: Path) -> PointFacts:
+        """Runs a point. Raises InterruptedRunError where that is interrupted without a result."""
+        share = job.settings.sparsity
+        self._observer.say(f"point {number} of {total}: {100 * share:g} % of {job.settings.budget}")
+        try:
+            _ = job.asked  # before the dense network is exported
+            self._once(job, scratch)
+            result = carry_out(job, self._place(share), resume=self._resume)
+            return self._point(share, job, result)
+        except _FAILS as error:
+            self._observer.say(f"failed: {error.message}")
+            return PointFacts(share=share, status="failed", reason=_sentence(error))
+        except (KeyboardInterrupt, InterruptedRunError) as error:
+            self._ended("interrupted", None)
+            done = sum(point.status == "ok" for point in self._facts.points)
+            hint = "the same command goes on with the others"
+            if isinstance(error, InterruptedRunError) and error.hint:
+                hint = f"{hint}; {error.hint}"
+            message = f"interrupted; {done} of {total} points are finished in {self._folder}"
+            raise InterruptedRunError(message, hint) from None
+
+    def _once(self, job: Job, scratch: Path) -> None:
+        """What all points share, and where the last one left the dense network."""
+        if job.memo.dense is None:
+            with self._observer.stage("dense network"):
+                job.model.cpu()
+                job.memo.dense = dense_file(job, scratch)
+                job.model.to(job.settings.device)
+                self._judge = Judge(job.model, job.judging(), job.metric)
+        job.model.to(job.settings.device)
+
+    def _point(self, share: float, job: Job, result: Result) -> PointFacts:
+        assert self._judge is not None
+        judged = self._judge.judge(result.model.to(job.settings.device))
+        self._take_dense(result.report)
+        point = _point_of(share, result, job, judged)
+        files.keep(point, result.folder)
+        return point
+
+    def _take_dense(self, report: Report) -> None:
+        cost = report.cost
+        assert cost.params.dense is not None
+        assert cost.macs.dense is not None
+        dense = DenseFacts(params=cost.params.dense, macs=cost.macs.dense, bytes=cost.bytes.dense, metric=report.metric.dense)
+        self._facts = self._facts.model_copy(update={"dense": self._facts.dense or dense})
+
+    def _write(self, point: PointFacts) -> None:
+        self._facts = schema.ranked(self._facts.model_copy(update={"points": (*self._facts.points, point)}))
+        files.write(self._facts, self._folder, picture=False)
+
+    def _pick(self, rule: Rule) -> PickFacts:
+        point = picked(rule, self._facts)
+        if point is None or point.folder is None:
+            files.unpick(self._folder)
+            return PickFacts(rule=rule.text, reason=_REASONS[rule.kind].format(limit=rule.text.partition(":")[2]))
+        copied = files.copy_picked(self._folder, self._folder / point.folder)
+        return PickFacts(rule=rule.text, share=point.share, folder=copied.name)
+
+    def _ended(self, status: SweepStatus, pick: PickFacts | None) -> Swept:
+        if pick is None:
+            files.unpick(self._folder)  # that of an earlier sweep may be of other points
+        self._facts = self._facts.model_copy(update={"status": status, "pick": pick})
+        files.write(self._facts, self._folder, picture=self._job.settings.plots)
+        return Swept(self._folder, self._facts)
+
+
+_REASONS = {
+    "knee": "no point of the front lies below the chord between its ends",
+    "drop": "no point's drop on the selection crops is within {limit}, margin included",
+    "speedup": "no point's confidence interval lies above {limit}",
+    "size": "no point's ONNX file is within {limit}",
+}
+
+
+def _point_of(share: float, result: Result, job: Job, judged: Judged) -> PointFacts:
+    report, latency = result.report, result.report.latency
+    dense, slim = report.metric.dense, report.metric.artifact
+    interrupted = report.status == "interrupted"
+    return PointFacts(
+        share=share,
+        status="interrupted" if interrupted else "ok",
+        folder=result.folder.name,
+        units=report.units.total,
+        pruned=report.units.pruned,
+        params=report.cost.params.slim,
+        macs=report.cost.macs.slim,
+        bytes=report.cost.bytes.slim,
+        metric=slim,
+        drop=None if dense is None or slim is None else job.metric.drop(dense, slim),
+        judged=judged.drop,
+        margin=judged.margin,
+        speedup=latency.speedup if latency else None,
+        ci95=latency.ci95 if latency else None,
+        rounds=latency.runs if latency else 0,
+        key=None if interrupted else _key(job),
+        report=sha256((result.folder / "report.json").read_bytes()).hexdigest(),
+    )
+
+
+def _key(job: Job) -> str | None:
+    """All that a point's folder depends on; None where that cannot be told, or its budget cannot be met."""
+    try:
+        chosen = run_key.key_of(job)
+    except UsageError:
+        return None
+    if chosen is None:
+        return None
+    settings = job.settings
+    return kept_scores.key_of(
+        run=chosen,
+        report=job.splits.report.sha256,
+        written=[repr(settings.export), settings.crops],
+        measured=[repr(settings.verify), processor.features()],
+    )
+
+
+def _sentence(error: QCompressError) -> str:
+    return f"{error.message}; {error.hint}" if error.hint else error.message
