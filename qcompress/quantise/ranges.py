@@ -77,8 +77,8 @@ def _shrunk(low: float, high: float) -> list[tuple[float, float]]:
 def step_of(low: float, high: float) -> tuple[float, int]:
     """Scale and zero point of the 256 levels over a range, widened to hold 0, which is one of the levels.
 
-    >>> step_of(0.0, 2.55), step_of(-1.0, 1.55)
-    ((0.01, 0), (0.01, 100))
+    >>> step_of(0.0, 510.0), step_of(-128.0, 127.0)
+    ((2.0, 0), (1.0, 128))
     """
     low, high = min(low, 0.0), max(high, 0.0)
     scale = (high - low) / _LEVELS or 1.0
