@@ -116,8 +116,9 @@ class _Course:
         """Unless nothing is to be, nothing was removed, or Ctrl-C has ended the training of an earlier step."""
         if not self._trains or not len(choice.kept) + len(self._gone):
             return recovered
-        teacher = self._dense.model
-        trained = finetuning.finetuned(job, recovered, dense=teacher, share=share, folder=self._folder, number=number)
+        again = choice.search is None or not is_remote(job.settings.search)  # a machine elsewhere would find something else
+        folder, teacher = self._folder if again else None, self._dense.model
+        trained = finetuning.finetuned(job, recovered, dense=teacher, share=share, folder=folder, number=number)
         self._trains = trained.training is None or trained.training.complete
         return trained
 

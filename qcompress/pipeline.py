@@ -406,8 +406,7 @@ def _decided(
             refined = tuned.selection if tuned else found.selection
             choice = Choice(found.selection, refined, kept.kept, kept.align, found, tuned, kept.qpu, kept.trail, recalled=True)
             return choice, kept.recovered
-    journals = None if given is None and is_remote(job.settings.search) else folder  # another search would find something else
-    choice, recovered = gradual.decided(job, job.asked, choose, repair, journals, given)
+    choice, recovered = gradual.decided(job, job.asked, choose, repair, folder, given)
     if cache is not None and key is not None:
         kept_runs.keep(cache, key, job, choice, recovered)
     return choice, recovered

@@ -59,9 +59,11 @@ def test_ctrl_c_finishes_and_resume_goes_on(
     assert "--resume" in shown
     assert main(arguments(checkpoint, images, out, *chosen, "--resume")) == 0
     assert sorted(path.name for path in out.iterdir()) == [
+        "crops.png",
         "model.onnx",
         "model.safetensors",
         "plan.json",
+        "report.html",
         "report.json",
         "report.md",
     ]

@@ -82,6 +82,9 @@ def test_the_source_distribution_has_what_tests_and_documents_need(built: Path, 
     with tarfile.open(archive) as opened:
         held = {name.partition("/")[2] for name in opened.getnames()}
     kept = {path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file() or path.is_symlink()}
+    if (ROOT / ".git").exists() and shutil.which("git"):  # what else lies in a working folder is nobody's
+        listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
+        kept &= set(listed.stdout.split("\0"))
     assert kept - held - NOT_SHIPPED == set()
     assert {"tests/conftest.py", "examples/tour.ipynb", "docs/tools/site.yml", "constraints.txt"} <= held
 

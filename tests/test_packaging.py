@@ -36,7 +36,7 @@ def test_constraints_pin_what_the_project_needs() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     pinned = {line.split("==")[0].lower().replace("_", "-") for line in (ROOT / "constraints.txt").read_text().splitlines()}
     for requirement in [*project["dependencies"], *chain(*project["optional-dependencies"].values())]:
-        name = requirement.split(">")[0].split("=")[0].strip()
+        name = requirement.split(">")[0].split("=")[0].strip().lower()
         assert name in pinned, name
 
 

@@ -257,7 +257,7 @@ def test_finished_points_are_kept_and_one_that_is_damaged_or_interrupted_is_made
     assert not (folder / "picked.slim").exists()
     assert not (folder / "sweep.svg").exists()
 
-    assert main([*arguments[:3], "0.25", *arguments[4:], "--pick", "drop:0", "--json"]) == 4  # with nothing left to make
+    assert main([*arguments[:3], "0.25", *arguments[4:], "--pick", "speedup:1000", "--json"]) == 4  # with nothing left to make
     found = json.loads(capsys.readouterr().out)
     assert (found["status"], found["pick"]["share"], found["dense"]["macs"] > 0) == ("pick-missed", None, True)
     assert main([*arguments, "--seed", "1"]) == 130  # another run, to which nothing belongs
