@@ -23,7 +23,7 @@ may change without notice.
 _WIDTH = 100  # characters of a signature on one line
 
 SECTIONS: Sequence[tuple[str, Sequence[tuple[str, Sequence[str]]]]] = (
-    ("qcompress", (("qcompress", ("prune", "apply", "load", "trace", "inspect", "Settings", "Result")),)),
+    ("qcompress", (("qcompress", ("prune", "compress", "apply", "load", "save", "trace", "inspect", "Settings", "Result")),)),
     (
         "Settings in detail",
         (
