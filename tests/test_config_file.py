@@ -124,7 +124,7 @@ def test_the_working_folder_is_looked_into_only_if_asked(
         ("[keeps]\na = 1", "line 1: unknown key 'keeps'", "the nearest is keep"),
         ("\n\nseed = 'x'", "line 3: seed: Input should be a valid integer", "--seed"),
         ("floor = true", "line 1: floor: Input should be a valid integer", "--floor"),
-        ("recover = 'magic'", "line 1: recover: Input should be 'none', 'bias' or 'lstsq'", "--recover"),
+        ("recover = 'magic'", "line 1: recover: Input should be 'none', 'bias', 'lstsq' or 'finetune'", "--recover"),
         ("ignore = 'out'", "line 1: ignore: Input should be a valid list", "--ignore"),
         ("plots = 1", "line 1: plots: Input should be a valid boolean", "--plots"),
         ("seed = 1\nseed = 2", "line 2: seed is given twice", "leave one"),
