@@ -157,7 +157,7 @@ def test_the_front_is_of_the_report_images_and_the_table_says_so() -> None:
     assert "# n\\|et.pt" in text
     assert "](sweep.svg)" in text
     assert "| 50 % |" in text
-    assert "2.10 (1.90 to 2.30) | front |" in text
+    assert "2.10 (1.90-2.30) | front |" in text
 
 
 def test_the_picture_has_every_point_and_a_line_through_the_front() -> None:

@@ -24,7 +24,7 @@ def columns(facts: SweepFacts) -> tuple[str, ...]:
     """The table's head."""
     unit = f", {facts.drop_unit}" if facts.drop_unit else ""
     named = metric_title(facts.metric, facts.unit) + (f", {facts.unit}" if facts.unit else "")
-    return ("share", "units", "MACs", "bytes", named, f"drop{unit}", "on selection crops", "times as fast (95 %)", "")
+    return ("share", "gone", "MACs", "bytes", named, f"drop{unit}", "selection", "speed (95 %)", "")
 
 
 def rows(facts: SweepFacts) -> list[tuple[str, ...]]:
@@ -51,9 +51,10 @@ def to_markdown(facts: SweepFacts, *, picture: bool) -> str:
     if picture:
         parts.append(f"![The metric against the cost of every point, the front as a line]({PICTURE})")
     parts.append(
-        f"Drops are against the dense network: on the report images, and on {facts.crops} crops of the selection images with "
-        "a one-sided margin of 95 %. A point is on the front where no other, and not the dense network, costs as little and "
-        "loses as little on the report images. What is picked is picked by the selection crops, never by the report images."
+        f"Drops are against the dense network: on the report images, and (selection) on {facts.crops} crops of the selection "
+        "images with a one-sided margin of 95 %. A point is on the front where no other, and not the dense network, costs as "
+        "little and loses as little on the report images. What is picked is picked by the selection crops, never by the report "
+        "images."
     )
     return "\n\n".join(parts) + "\n"
 
@@ -67,8 +68,7 @@ def _table(head: Iterable[str], body: Iterable[Iterable[str]]) -> str:
 def _dense(facts: SweepFacts) -> tuple[str, ...]:
     dense = facts.dense
     assert dense is not None
-    size = "-" if dense.bytes is None else f"{dense.bytes:,}"
-    return ("dense", "", f"{dense.macs:,}", size, _value(dense.metric, facts.unit), "", "", "", "")
+    return ("dense", "", _short(dense.macs), _short(dense.bytes), _value(dense.metric, facts.unit), "", "", "", "")
 
 
 def _row(point: PointFacts, facts: SweepFacts, *, picked: bool) -> tuple[str, ...]:
@@ -77,9 +77,9 @@ def _row(point: PointFacts, facts: SweepFacts, *, picked: bool) -> tuple[str, ..
     place = "interrupted" if point.status == "interrupted" else "front" if point.on_front else "dominated"
     return (
         _share(point),
-        f"{point.pruned} of {point.units} gone",
-        "-" if point.macs is None else f"{point.macs:,}",
-        "-" if point.bytes is None else f"{point.bytes:,}",
+        f"{point.pruned}/{point.units}",
+        _short(point.macs),
+        _short(point.bytes),
         _value(point.metric, facts.unit),
         _value(point.drop, facts.unit, 3),
         f"{_value(point.judged, facts.unit, 3)} ± {_value(point.margin, facts.unit, 3)}",
@@ -96,9 +96,24 @@ def _value(value: float | None, unit: str, digits: int = 2) -> str:
     return "-" if value is None else f"{value:.{digits if unit in ('dB', '%') else 4}f}"
 
 
+def _short(value: float | None) -> str:
+    """Three digits and a thousand's letter, so that a row fits a terminal; sweep.json has the number.
+
+    >>> _short(5_073_666_048), _short(930_632), _short(12), _short(None)
+    ('5.07G', '931k', '12', '-')
+    """
+    if value is None:
+        return "-"
+    for power, letter in ((12, "T"), (9, "G"), (6, "M"), (3, "k")):
+        if value >= 0.9995 * 10**power:
+            scaled = value / 10**power
+            return f"{scaled:.{max(0, 2 - len(str(int(scaled))) + 1)}f}{letter}"
+    return f"{value:g}"
+
+
 def _speed(point: PointFacts) -> str:
     if point.speedup is None:
         return "-"
     low, high = point.ci95 or (None, None)
-    interval = "" if point.rounds < LEAST_ROUNDS or low is None or high is None else f" ({low:.2f} to {high:.2f})"
+    interval = "" if point.rounds < LEAST_ROUNDS or low is None or high is None else f" ({low:.2f}-{high:.2f})"
     return f"{point.speedup:.2f}{interval}"
