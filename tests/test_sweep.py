@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qcompress import reconstruction
@@ -40,6 +40,7 @@ def test_a_place_is_on_the_front_unless_another_dominates_it(places: list[Place]
         assert best == (not better)
 
 
+@settings(deadline=None)  # a time is nothing to fail by
 @given(st.integers(1, 30), st.floats(0.1, 100), st.floats(0.1, 100))
 def test_the_knee_of_a_curve_with_a_corner_is_the_corner(corner: int, cost: float, drop: float) -> None:
     """Whatever the units: flat up to it, steep behind it."""
