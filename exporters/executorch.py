@@ -129,8 +129,8 @@ def _set_threads(count: int) -> None:
     library = _package("executorch.extension.pybindings.portable_lib")
     if _pool and _pool[0] != count:
         raise UsageError(f"ExecuTorch computes in {_pool[0]} threads in this process already, asked for {count}")
-    if library._threadpool_get_thread_count() != count:
-        with silent():
+    with silent():  # it tells of the processor
+        if library._threadpool_get_thread_count() != count:
             library._unsafe_reset_threadpool(count)
     _pool[:] = [count]
 
