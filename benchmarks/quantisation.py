@@ -119,9 +119,9 @@ def additivity(name: str, benches: Sequence[Bench]) -> None:
         began = time.process_time()
         losses = noise.measure(model, layers, ("float32", *WIDTHS), bench.calibration, bench.metric)
         seconds = time.process_time() - began
-        true, added = [], []
+        true, added, dense = [], [], _chosen(bench, model)
         for widths in _mixes(layers, seed):
-            true.append(_loss(bench, widths, variants))
+            true.append(dense - _chosen(bench, _mixed(model, widths, variants)))
             added.append(sum(losses[layer][width] for layer, width in widths.items()))
         line = f"correlation {np.corrcoef(true, added)[0, 1]:.3f}, true over added {sum(true) / sum(added):.2f}"
         print(
@@ -139,15 +139,15 @@ def _mixes(layers: Sequence[str], seed: int) -> Iterator[dict[str, str]]:
         yield {layer: width for layer, width, taken in zip(layers, drawn, chosen, strict=True) if taken}
 
 
-def _loss(bench: Bench, widths: Mapping[str, str], variants: Mapping[Key, Variant]) -> float:
-    """Of the network with these variants of its layers, on the selection crops."""
-    mixed = copy.deepcopy(bench.job.model)
+def _mixed(model: nn.Module, widths: Mapping[str, str], variants: Mapping[Key, Variant]) -> nn.Module:
+    """A copy of `model` with these variants of its layers."""
+    mixed = copy.deepcopy(model)
     for key in widths.items():
         module, exchange = affine(mixed, key[0]), variants[key].exchange
         module.weight, module.bias = exchange.weight, exchange.bias
         if exchange.levels:
             module.register_forward_pre_hook(exchange.levels)
-    return _chosen(bench, bench.job.model) - _chosen(bench, mixed)
+    return mixed
 
 
 def _chosen(bench: Bench, model: nn.Module) -> float:

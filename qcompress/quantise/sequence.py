@@ -99,7 +99,7 @@ def put_on_grids(
     as well, once their input is no longer that of the whole network, where the way is learning. A way has to hold on a fifth of
     the crops that was held back, against weights rounded to nearest; what is taken is made with all of them. Layers that share
     parameters, or see more than `recover.moments.WIDEST` values at a time, are rounded to nearest. About `positions` output
-    places are looked at per layer. What it takes in memory beside that is kept from one layer for the next, `limit` bytes.
+    places are looked at per layer; at most `limit` bytes of what earlier layers gave are kept (`recover.passes`).
     """
     found = copy.deepcopy(whole).eval()
     able = [name for name in own_layers(found) if weight_matrix(affine(found, name)).shape[1] <= WIDEST]
