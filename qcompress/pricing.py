@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from qcompress._version import __version__
 from qcompress.asking import NO_PRICES, Price, asked
 from qcompress.checkpoints import Checkpoint
 from qcompress.exporters import EXPORTERS
@@ -26,9 +27,6 @@ __all__ = ["TABLE", "priced", "with_table"]
 
 TABLE = "latency-table.json"
 """Its name in the output folder: measured once, it serves further runs, and one that is resumed."""
-
-_METADATA = {"producer": " " * 24, "architecture": " " * 24, "checkpoint_sha256": " " * 64, "plan_sha256": " " * 64}
-"""As long as what the file will say of its origin."""
 
 
 def priced(
@@ -85,8 +83,15 @@ def _file_size(checkpoint: Checkpoint, groups: Groups, shape: tuple[int, ...], s
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "dense.onnx"
         options, example = settings.export, torch.zeros(shape)
+        metadata = {  # as long as what the file will say of its origin
+            "producer": f"qcompress {__version__}",
+            "architecture": checkpoint.architecture,
+            "checkpoint_sha256": checkpoint.sha256,
+            "plan_sha256": "0" * 64,
+            "stride": str(checkpoint.stride),
+        }
         written = EXPORTERS["onnx"](
-            checkpoint.model, example, path, opset=options.opset, dynamic=options.dynamic, metadata=_METADATA
+            checkpoint.model, example, path, opset=options.opset, dynamic=options.dynamic, metadata=metadata
         )
         anatomy = dissect(path.read_bytes(), groups.layers, shape)
     return FileSize(groups, anatomy, written.size_bytes, repaired=settings.recover != "none")

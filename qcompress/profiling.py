@@ -252,12 +252,9 @@ def _grid(dense: int, block: int, multiple: int) -> tuple[int, ...]:
     ((4, 8, 16, 32, 48, 64), (4, 8, 16, 80, 144, 208, 256), (4, 8, 10))
     """
     parts = [part for part in (block // 4, block // 2, block) if 4 <= part < dense]
-    more = list(range(2 * block, dense, block))
     places = max(1, WIDTHS - 1 - len(parts))
-    more = more[:: -(-len(more) // places)] if len(more) > places else more
-    if len(more) < (dense - 1) // block - 1 and block < dense:  # not all: spread them evenly
-        step = -(-(dense - block) // (places + 1) // block) * block
-        more = list(range(block + step, dense, step))
+    stride = block * max(1, -(-((dense - 1) // block) // (places + 1)))
+    more = range(block + stride, dense, stride)
     return tuple(width for width in (*parts, *more, dense) if width % multiple == 0)
 
 
