@@ -79,9 +79,8 @@ def compress(
     Writes model.onnx, which onnxruntime runs in integers where layers have 8 bits, the float32 weights it was made from
     (model.safetensors), plan.json, report.json and report.md to the output folder.
     """
-    from qcompress.compressing import compress as run
-
     from qcompress import settings as s
+    from qcompress.compressing import compress as run
     from qcompress.quantities import parse_size
     from qcompress.widths import parse_bits
 

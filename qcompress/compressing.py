@@ -105,7 +105,7 @@ def compress(
         QCompressError: one of its kinds, see `qcompress.errors`; nothing half-written is left behind.
 
     """
-    settings = settings or Settings()
+    settings = _resolved(settings or Settings())
     check_backend(settings.search)
     source = checkpoint if isinstance(checkpoint, Checkpoint) else Path(checkpoint)
     folder = claim(Path(out) if out else default_folder(source.path if isinstance(source, Checkpoint) else source))
@@ -166,12 +166,18 @@ def _by_aqc(job: Job, sizes: Sizes, demand: Demand) -> JointResult:
     }
     model = joint.aqc_model(job.groups, magnitudes, _aqc(job.settings.compress.coefficients))
     search = job.settings.search
-    if search.backend == SearchOptions().backend:
-        search = replace(search, backend="neal")  # the default one works on profiles, which this model has none of
     with job.watch.stage("joint choice") as advance:
         found = joint.choose_aqc(model, sizes, demand, options=search, seed=job.settings.seed, say=job.watch.say)
         advance(1, f"{len(found.selection)} units, {_counted(found.widths)}, {found.bytes:,} bytes")
     return found
+
+
+def _resolved(settings: Settings) -> Settings:
+    """With a backend that the objective can use: the default one works on profiles, which the model of `aqc` has none of."""
+    search = settings.search
+    if settings.compress.objective == "aqc" and search.backend == SearchOptions().backend:
+        return replace(settings, search=replace(search, backend="neal"))
+    return settings
 
 
 def _aqc(coefficients: Mapping[str, float]) -> joint.Aqc:
@@ -205,8 +211,18 @@ def build(job: Job, selection: Selection, widths: Mapping[str, str], path: Path,
         crops = job.calibration().inputs.cpu().numpy()[:_CALIBRATED_ON]
         metadata = assembly.onnx_metadata(job.checkpoint, plan)
         method = _method(job, float_path, widths, crops, scales)
-        artifact = qdq.quantise(float_path, path, widths, crops, method=method or "minmax", scales=scales, metadata=metadata)
-        layers = qdq.sizes(float_path, widths, metadata=metadata).layers
+        whole = _in_integers(job)
+        artifact = qdq.quantise(
+            float_path,
+            path,
+            widths,
+            crops,
+            method=method or "minmax",
+            scales=scales,
+            metadata=metadata,
+            integer_int4=whole,
+        )
+        layers = qdq.sizes(float_path, widths, metadata=metadata, integer_int4=whole).layers
         simulation = parity_db(path, crops[:8]) if method else None
     if simulation is not None and not simulation >= _PARITY_DB:
         raise ExportError(
