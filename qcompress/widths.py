@@ -2,7 +2,8 @@
 
 Only what onnxruntime executes is here. float32 is the network as it is. float16 is storage: weights are widened when the file
 is opened, and computed with as float32. int8 is static quantisation, of weights and of what they are multiplied with, computed
-in integers. int4 is storage again, of weights; what is computed with them is float32.
+in integers. int4 is storage again, of weights; what is computed with them is float32, or
+integers where every layer has one of int8 and int4.
 """
 
 from __future__ import annotations
