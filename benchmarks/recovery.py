@@ -40,6 +40,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rate", type=float, help="learning rate (default: by trials)")
     parser.add_argument("--teaching", type=float, help="share of the dense network's outputs (default: by trials)")
+    parser.add_argument("--optimizer", choices=["muon", "adam"], default="muon")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--jobs", type=int, default=1, help="processes, of one thread each")
     parser.add_argument("--pieces", type=int, default=1, help="deal the cells of one network and seed to so many processes")
@@ -52,7 +53,7 @@ def arguments() -> argparse.ArgumentParser:
 
 def items(given: argparse.Namespace) -> list[Trained]:
     """Every cell that is asked for, the seeds one after the other: what is there when time runs out is whole networks."""
-    effort = Effort(given.sparsity, given.steps, given.batch, given.rate, given.teaching)
+    effort = Effort(given.sparsity, given.steps, given.batch, given.rate, given.teaching, given.optimizer)
     return [
         Trained(network, way, seed, effort) for seed, network, way in itertools.product(given.seeds, given.networks, given.ways)
     ]

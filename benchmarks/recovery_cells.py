@@ -22,7 +22,7 @@ from qcompress import finetuning, gradual, pipeline, surgery, tracing
 from qcompress.groups import Groups
 from qcompress.pipeline import Job
 from qcompress.recover.choice import Recovered, mean_metric
-from qcompress.settings import FinetuneOptions, RefineOptions
+from qcompress.settings import FinetuneOptions, Optimiser, RefineOptions
 
 __all__ = ["CLEAN", "WAYS", "Effort", "Record", "Trained"]
 
@@ -47,11 +47,14 @@ class Effort:
     batch: int = 8
     rate: float | None = None
     teaching: float | None = None
+    optimiser: Optimiser = "muon"
 
     @property
     def options(self) -> FinetuneOptions:
         """As the tool takes them."""
-        return FinetuneOptions(steps=self.steps, batch=self.batch, rate=self.rate, teaching=self.teaching)
+        return FinetuneOptions(
+            steps=self.steps, batch=self.batch, rate=self.rate, teaching=self.teaching, optimiser=self.optimiser
+        )
 
 
 class Record(Outcome):
@@ -65,7 +68,7 @@ class Record(Outcome):
     network: str
     way: str
     seed: int
-    effort: dict[str, float | None]
+    effort: dict[str, float | str | None]
     metric: str = ""
     unit: str = ""
     device: str = ""
@@ -90,7 +93,7 @@ class Trained:
     def path(self, out: Path) -> Path:
         """The file of its record in the folder `out`."""
         way = re.sub(r"[^a-z0-9.]+", "-", self.way.lower()).strip("-")
-        effort = f"{self.effort.sparsity:g}_{self.effort.steps}x{self.effort.batch}"
+        effort = f"{self.effort.sparsity:g}_{self.effort.steps}x{self.effort.batch}_{self.effort.optimiser}"
         return out / self.network / f"{way}_{effort}_seed{self.seed}.json"
 
     def failure(self, reason: str) -> Record:

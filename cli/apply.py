@@ -23,6 +23,7 @@ def apply(
     train_data: options.TrainData = None,
     learning_rate: options.LearningRate = None,
     teaching: options.Teaching = None,
+    optimizer: options.OptimizerOption = options.Optimizer.muon,
     data: options.Data = None,
     noise: options.Noise = None,
     max_images: options.MaxImages = None,
@@ -60,7 +61,9 @@ def apply(
         seed=seed,
         device=device,
         recover=recover.value,
-        finetune=s.FinetuneOptions(minutes, finetune_steps, epochs, learning_rate, teaching=teaching, source=train_data),
+        finetune=s.FinetuneOptions(
+            minutes, finetune_steps, epochs, learning_rate, teaching=teaching, source=train_data, optimiser=optimizer.value
+        ),
         checkpoint=s.CheckpointOptions(arch, options.parse_arch_args(arch_args), trust_pickle),
         data=s.DataOptions(data, noise, max_images, mean=means, std=stds),
         search=s.SearchOptions(ignore=tuple(ignore or ()), floor=floor),

@@ -58,6 +58,8 @@ __all__ = [
     "Size",
     "SolverName",
     "Std",
+    "Optimizer",
+    "OptimizerOption",
     "Teaching",
     "TrainData",
     "TrustPickle",
@@ -130,6 +132,19 @@ Teaching = Annotated[
         help="Share of the fine-tuning's loss that comes from the dense network's outputs, not from the targets (default: "
         "1, 0.5 or 0, by trial).",
     ),
+]
+
+
+class Optimizer(StrEnum):
+    """What moves the weights in fine-tuning."""
+
+    muon = "muon"
+    adam = "adam"
+
+
+OptimizerOption = Annotated[
+    Optimizer,
+    typer.Option("--optimizer", help="Of the fine-tuning: Muon for weights that are matrices and Adam for the rest, or Adam."),
 ]
 Checkpoint = Annotated[
     Path,

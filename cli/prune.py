@@ -69,6 +69,7 @@ def settings_of(
     train_data: options.TrainData = None,
     learning_rate: options.LearningRate = None,
     teaching: options.Teaching = None,
+    optimizer: options.OptimizerOption = options.Optimizer.muon,
     steps: Annotated[
         int,
         typer.Option(min=1, help="Prune in so many steps: score, select, remove and recover a part at a time."),
@@ -125,7 +126,9 @@ def settings_of(
         workers=workers,
         ray=ray,
         recover=recover.value,
-        finetune=s.FinetuneOptions(minutes, finetune_steps, epochs, learning_rate, teaching=teaching, source=train_data),
+        finetune=s.FinetuneOptions(
+            minutes, finetune_steps, epochs, learning_rate, teaching=teaching, source=train_data, optimiser=optimizer.value
+        ),
         steps=steps,
         checkpoint=s.CheckpointOptions(arch, options.parse_arch_args(arch_args), trust_pickle),
         data=s.DataOptions(data, noise, max_images, mean=means, std=stds),

@@ -68,6 +68,7 @@ def _common(settings: Settings) -> list[str]:
         "--train-data": (settings.finetune.source, None),
         "--learning-rate": (settings.finetune.rate, None),
         "--teaching": (settings.finetune.teaching, None),
+        "--optimizer": (settings.finetune.optimiser, default.finetune.optimiser),
         "--steps": (settings.steps, default.steps),
         "--max-drop": (settings.limits.max_drop if settings.target == targets.Smallest() else None, None),
         "--latency-table": (search.latency_table, None),

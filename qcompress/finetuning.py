@@ -128,8 +128,8 @@ def _course(job: Job, slim: nn.Module, dense: nn.Module, share: float) -> tuple[
         return -math.inf if math.isnan(value) else value if chooser.higher_is_better else -value
 
     device = job.settings.device
-    course = Course(slim, dense, draw, Lesson(chooser, labels), measure, device, precision_on(device))
-    return course, Recipe(options.rate, options.teaching, batch, crop), _length(job, draw).part(share)
+    course = Course(slim, dense, draw, Lesson(chooser, labels), measure, device, precision_on(device), options.optimiser)
+    return course, Recipe(options.rate, options.teaching, batch, crop, options.optimiser), _length(job, draw).part(share)
 
 
 def _length(job: Job, draw: Drawer) -> Length:
@@ -215,6 +215,7 @@ def _result(state: State, recipe: Recipe, course: Course, chooser: Metric) -> Tr
         batch=recipe.batch,
         crop=recipe.crop,
         precision=course.precision,
+        optimiser=course.optimiser,
         start=sign * state.history[0][1],
         best=sign * state.value,
         best_step=state.best_step,

@@ -106,6 +106,7 @@ class _Training(_Record):
     batch: Size
     crop: Size | None
     precision: Literal["float32", "bfloat16"]
+    optimiser: Literal["muon", "adam"]
     teaching: float
     start: float
     best: float

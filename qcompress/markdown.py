@@ -248,8 +248,9 @@ def _recovered(recover: RecoverFacts) -> str:
     rate = _scientific(training.rate) + " (the best of those tried)" * bool(training.tried)
     gained = f"{_plain(training.start, 3, unit)} → {_plain(training.best, 3, unit)} (step {training.best_step})"
     text += (
-        f". Fine-tuning, {teacher}: {training.steps} steps of {training.batch} in {_plain(minutes, 1)} minutes, learning rate "
-        f"{rate}, seed {training.seed}; {escape(recover.metric)} on the selection images {gained}"
+        f". Fine-tuning, {teacher}: {training.steps} steps of {training.batch} in {_plain(minutes, 1)} minutes, "
+        f"{training.optimiser.title()}, learning rate {rate}, seed "
+        f"{training.seed}; {escape(recover.metric)} on the selection images {gained}"
     )
     reasons = {"patience": "ended because nothing got better", "interrupt": "interrupted"}
     return f"{text}; {reasons[training.ended]}." if training.ended in reasons else f"{text}."

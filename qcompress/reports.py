@@ -353,6 +353,7 @@ class TrainingFacts(_Facts):
     batch: int
     crop: int | None = None
     precision: Literal["float32", "bfloat16"]
+    optimiser: Literal["muon", "adam"] = "adam"
     source: Text | None = None
     start: Number
     best: Number

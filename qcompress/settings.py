@@ -21,6 +21,7 @@ __all__ = [
     "ExportOptions",
     "FinetuneOptions",
     "Limits",
+    "Optimiser",
     "RecoverLevel",
     "RefineOptions",
     "SearchOptions",
@@ -31,6 +32,7 @@ __all__ = [
 
 RecoverLevel = Literal["none", "bias", "lstsq", "finetune"]
 Undecided = Literal["report", "fail", "pass"]
+Optimiser = Literal["muon", "adam"]
 
 AS_CUT_STEPS = 6
 """Scores are taken anew so often for a network that is not repaired."""
@@ -196,6 +198,7 @@ class FinetuneOptions:
     crop      their side in pixels of the input; None: 64, or 48 for super-resolution
     teaching  share of the loss that comes from the dense network's outputs; None: 1, 0.5 or 0, by trial
     source    a folder or .npz file of more images, as for `DataOptions`, that are trained on instead of the calibration images
+    optimiser "muon": Muon for weights that are matrices, Adam for the rest; or "adam" for all
     """
 
     minutes: float | None = None
@@ -206,6 +209,7 @@ class FinetuneOptions:
     crop: int | None = None
     teaching: float | None = None
     source: Path | None = None
+    optimiser: Optimiser = "muon"
 
     def __post_init__(self) -> None:
         lengths = {"minutes": self.minutes, "steps": self.steps, "epochs": self.epochs}
@@ -215,6 +219,8 @@ class FinetuneOptions:
         for name, value in (lengths | {"learning rate": self.rate, "batch": self.batch, "crop": self.crop}).items():
             if value is not None and not 0 < value < math.inf:  # nan fails too
                 raise UsageError(f"fine-tuning {name} must be above 0, got {value}")
+        if self.optimiser not in get_args(Optimiser):
+            raise UsageError(f"optimiser {self.optimiser!r} is not known, expected {' or '.join(get_args(Optimiser))}")
         if self.teaching is not None and not 0 <= self.teaching <= 1:
             raise UsageError(f"teaching must be in 0..1, got {self.teaching}", "1 learns from the dense network alone")
 

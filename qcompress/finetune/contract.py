@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from qcompress.settings import Optimiser
+
 __all__ = ["ENDINGS", "Ended", "Length", "Precision", "Recipe", "TrainResult"]
 
 Precision = Literal["float32", "bfloat16"]
@@ -47,6 +49,7 @@ class Recipe:
     teaching   share of the loss that comes from the dense network's outputs; the rest comes from the targets
     batch      crops (images with a class) of one step
     crop       their side in pixels; None for images that are taken whole
+    optimiser  what moves the weights
     points     how often the network is measured on the judging crops, evenly over the length
     patience   measurements in a row without a better one that end it
     decay      of the average of the weights, once it has seen some
@@ -56,6 +59,7 @@ class Recipe:
     teaching: float | None
     batch: int
     crop: int | None
+    optimiser: Optimiser = "muon"
     points: int = 24
     patience: int = 12
     decay: float = 0.99
@@ -68,6 +72,7 @@ class TrainResult:
     rate       the highest learning rate, None where Ctrl-C came before it was known
     teaching   share of the loss that came from the dense network's outputs, None alike
     tried      (rate, teaching, value) of the short trials that they were chosen by
+    optimiser  what moved the weights
     steps      of the optimiser that led to it, those of the best trial included; `seconds` of the clock, over all runs it took
     best_step  when the network that is kept was measured, 0: before the first step
     history    (step, value) of every measurement
@@ -81,6 +86,7 @@ class TrainResult:
     batch: int
     crop: int | None
     precision: Precision
+    optimiser: Optimiser
     start: float
     best: float
     best_step: int

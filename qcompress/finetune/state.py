@@ -1,4 +1,4 @@
-"""A training on disk: weights, their average, the best so far, Adam's moments, and where it stands.
+"""A training on disk: weights, their average, the best so far, the optimiser's moments, and where it stands.
 
 One safetensors file, written aside and renamed: plain arrays, and the rest as JSON in its header; no code. The header has the
 facts that the training depends on, so that a file of another one is refused, and named.
@@ -23,7 +23,7 @@ from qcompress.weights import read_safetensors
 
 __all__ = ["State", "Tensors", "file_of", "files", "forget", "read", "write"]
 
-_FORMAT = "qcompress finetune 1"
+_FORMAT = "qcompress finetune 2"
 _PARTS = ("weights", "average", "best", "first", "second")
 _PATTERN = ".finetune-*.safetensors"
 
@@ -36,7 +36,7 @@ class State:
     """Where a training stands between two measurements.
 
     weights, average, best  the parameters in training, their average, and the average that measured best
-    first, second           Adam's moments of the gradients, of those parameters that had some
+    first, second           moments of the gradients, of those parameters that had some; Muon has no second ones
     step, seconds           steps of the optimiser, and of the clock, so far
     begun                   step and seconds at which the schedule began: after the trials
     rate, teaching          the highest of the schedule, and the teacher's share; None while they are still to be tried
@@ -157,5 +157,5 @@ def _check(state: State, shapes: Mapping[str, torch.Size]) -> None:
         moments = part in ("first", "second")
         if any(shapes.get(name) != shape for name, shape in found.items()) or (not moments and found.keys() != shapes.keys()):
             raise ValueError(f"its {part} do not fit the network")
-    if state.first.keys() != state.second.keys():
+    if not state.second.keys() <= state.first.keys():
         raise ValueError("its moments are not of the same parameters")

@@ -1,4 +1,4 @@
-"""The training itself: Adam on a schedule, gradients clipped, weights averaged, the best point kept.
+"""The training itself: an optimiser on a schedule, gradients clipped, weights averaged, the best point kept.
 
 The network stays in evaluation mode: BatchNorm statistics are what the repair left, and nothing drops out.
 """
@@ -17,16 +17,17 @@ from torch import Tensor, nn
 from qcompress.finetune.contract import Length, Precision
 from qcompress.finetune.drawing import Drawer
 from qcompress.finetune.losses import Lesson
+from qcompress.finetune.optimiser import Mover
 from qcompress.finetune.schedule import factor
 from qcompress.finetune.state import State, Tensors
 from qcompress.frozen import answer
+from qcompress.settings import Optimiser
 
 __all__ = ["Course", "Keep", "Leg", "begin", "loaded", "parameters", "train"]
 
 CLIP = 2.0
 """A gradient longer than so many times the usual one is cut to that."""
 _USUAL = 0.98  # of the running mean of the gradients' norm
-_BETAS = (0.9, 0.999)
 
 Keep = Callable[[State], None]
 """Told where the training stands after every measurement."""
@@ -40,6 +41,7 @@ class Course:
     dense      who teaches
     measure    a network's value on the judging crops, the higher the better; nan where it cannot be said
     precision  of the passes: "float32" or "bfloat16" (autocast); weights, averages and losses are float32
+    optimiser  what moves the weights
     """
 
     slim: nn.Module
@@ -49,6 +51,7 @@ class Course:
     measure: Callable[[nn.Module], float]
     device: str
     precision: Precision
+    optimiser: Optimiser = "muon"
 
 
 @dataclass(frozen=True)
@@ -127,25 +130,20 @@ class _Desk:
         )
         self._dense = _trainable(course.dense, course.device)
         self._weights, self._means = parameters(self._pupil), parameters(self._average)
-        self._adam = torch.optim.Adam(self._weights.values(), lr=0.0, betas=_BETAS)
-        for name, first in state.first.items():
-            place, count = self._weights[name], torch.tensor(float(state.step - state.begun[0]))
-            both = (moment.to(place, copy=True) for moment in (first, state.second[name]))
-            self._adam.state[place] = dict(zip(("exp_avg", "exp_avg_sq", "step"), (*both, count), strict=True))
+        steps = state.step - state.begun[0]
+        self._mover = Mover(self._pupil, self._weights, course.optimiser, state.first, state.second, steps)
         self._clock = time.monotonic() - state.seconds
 
     def step(self, state: State) -> State:
         """One step of the optimiser: the weights and their average move."""
         rate = self._leg.rate * factor(self._leg.share(state, ahead=0.5))
-        for group in self._adam.param_groups:
-            group["lr"] = rate
-        self._adam.zero_grad(set_to_none=True)
+        self._mover.zero()
         loss = self._loss(state.step)
         torch.autograd.backward(loss)
         gradients = [tensor.grad for tensor in self._weights.values() if tensor.grad is not None]
         norm = float(nn.utils.get_total_norm(gradients)) if gradients else 0.0
         typical = self._clipped(gradients, norm, state.typical)
-        self._adam.step()
+        self._mover.step(rate)
         self._follow(state.step - state.begun[0])
         return replace(state, step=state.step + 1, seconds=time.monotonic() - self._clock, typical=typical)
 
@@ -153,13 +151,13 @@ class _Desk:
         """The average is measured; where it is better than the best so far, it is that."""
         value = self._course.measure(self._average)
         better = value > state.value
-        moments = {name: self._adam.state.get(tensor, {}) for name, tensor in self._weights.items()}
+        first, second = self._mover.moments()
         state = replace(
             state,
             weights=_copied(self._weights),
             average=_copied(self._means),
-            first={name: found["exp_avg"].clone() for name, found in moments.items() if found},
-            second={name: found["exp_avg_sq"].clone() for name, found in moments.items() if found},
+            first=first,
+            second=second,
             history=(*state.history, (state.step, value)),
             seconds=time.monotonic() - self._clock,
             stale=0 if better else state.stale + 1,
