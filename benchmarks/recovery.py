@@ -77,7 +77,7 @@ def _section(records: Sequence[Record]) -> str:
     first = records[0]
     effort, measured = first.effort, [record for record in records if record.failed is None]
     dense = spread([record.dense for record in measured]).replace("+", "") if measured else "-"
-    length = f"{effort['steps']:g} steps of {effort['batch']:g}"
+    length = f"{effort['steps']:g} steps of {effort['batch']:g} by {str(effort['optimiser']).title()}"
     lines = [
         f"### {first.network}, {effort['sparsity']:.0%} of the MACs, {length}, dense {dense}",
         "",

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 from qcompress.finetune.contract import Length, Recipe
 from qcompress.finetune.state import State
 from qcompress.finetune.training import Course, Keep, Leg, train
+from qcompress.settings import Optimiser
 
 __all__ = ["RATES", "SHARES", "TRIAL", "taught"]
 
-RATES = (1e-4, 3e-4, 1e-3, 3e-3)
+RATES: Mapping[Optimiser, tuple[float, float, float, float]] = MappingProxyType(
+    {"muon": (3e-4, 1e-3, 3e-3, 1e-2), "adam": (1e-4, 3e-4, 1e-3, 3e-3)}
+)
 """Learning rates that may be tried: the two in the middle, and the one beyond the better of them."""
 
 SHARES = (1.0, 0.5, 0.0)
@@ -60,8 +64,8 @@ class _Trials:
         return self._after(rate, share)
 
     def _best_rate(self, share: float) -> float:
-        middle = self._tried(RATES[1], share), self._tried(RATES[2], share)
-        self._tried(RATES[3] if middle[1] > middle[0] else RATES[0], share)
+        lowest, low, high, highest = RATES[self._course.optimiser]
+        self._tried(highest if self._tried(high, share) > self._tried(low, share) else lowest, share)
         return max((rate for rate, _ in self._found), key=lambda rate: self._tried(rate, share))
 
     def _best_share(self, rate: float) -> float:
