@@ -21,6 +21,10 @@ def network(seed: int = 0) -> nn.Sequential:
     )
 
 
+def in_channels_last(model: nn.Sequential) -> nn.Sequential:
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
 def gradients(model: nn.Module, seed: int) -> None:
     rng = torch.Generator().manual_seed(seed)
     for weight in model.parameters():
@@ -33,9 +37,9 @@ def test_matrices_are_what_leads_from_channels_to_channels() -> None:
     assert matrices(nn.Sequential(nn.Linear(5, 1), nn.Linear(WIDEST + 1, WIDEST + 1))) == set()
 
 
-@pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
-def test_a_step_goes_about_as_far_in_all_directions_of_a_matrix(memory: torch.memory_format) -> None:
-    model = network().to(memory_format=memory)
+@pytest.mark.parametrize("last", [False, True])
+def test_a_step_goes_about_as_far_in_all_directions_of_a_matrix(last: bool) -> None:
+    model = in_channels_last(network()) if last else network()
     before = {name: weight.detach().clone() for name, weight in parameters(model).items()}
     mover = Mover(model, parameters(model), "muon", {}, {}, 0)
     gradients(model, 1)
@@ -43,14 +47,14 @@ def test_a_step_goes_about_as_far_in_all_directions_of_a_matrix(memory: torch.me
     for name in matrices(model):
         moved = (parameters(model)[name].detach() - before[name]).flatten(1)
         lengths = torch.linalg.svdvals(moved) / (0.01 * 0.2 * math.sqrt(max(moved.shape)))
-        assert 0.5 < float(lengths.min())
+        assert float(lengths.min()) > 0.5
         assert float(lengths.max()) < 1.5
     bias = parameters(model)["0.bias"]
     torch.testing.assert_close((bias.detach() - before["0.bias"]).abs(), torch.full((8,), 0.01))  # Adam's first step
 
 
 def test_memory_order_changes_nothing() -> None:
-    models = [network(), network().to(memory_format=torch.channels_last)]
+    models = [network(), in_channels_last(network())]
     for model in models:
         mover = Mover(model, parameters(model), "muon", {}, {}, 0)
         for step in range(3):
@@ -64,7 +68,7 @@ def test_memory_order_changes_nothing() -> None:
 
 @pytest.mark.parametrize("kind", ["muon", "adam"])
 def test_moments_that_were_kept_go_on_to_the_same_bits(kind: str) -> None:
-    model, other = (network().to(memory_format=torch.channels_last) for _ in range(2))
+    model, other = (in_channels_last(network()) for _ in range(2))
     mover = Mover(model, parameters(model), kind, {}, {}, 0)  # type: ignore[arg-type]
     again = Mover(other, parameters(other), kind, {}, {}, 0)  # type: ignore[arg-type]
     for step in range(4):
