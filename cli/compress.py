@@ -65,6 +65,7 @@ def compress(
     min_speedup: options.MinSpeedup = None,
     opset: options.Opset = 18,
     dynamic: options.Dynamic = True,
+    crops: options.Crops = True,
     size: options.AutoSize = None,
     arch: options.Arch = None,
     arch_args: options.ArchArgs = None,
@@ -77,7 +78,7 @@ def compress(
     """Choose units to remove and a width for every layer of CHECKPOINT together, so that the ONNX file weighs what you ask.
 
     Writes model.onnx, which onnxruntime runs in integers where layers have 8 bits, the float32 weights it was made from
-    (model.safetensors), plan.json, report.json and report.md to the output folder.
+    (model.safetensors), plan.json, report.json, report.md and report.html to the output folder.
     """
     from qcompress import settings as s
     from qcompress.compressing import compress as run
@@ -103,6 +104,7 @@ def compress(
         export=s.ExportOptions(opset, dynamic),
         verify=s.VerifyOptions(size=size),
         limits=s.Limits(max_drop, min_speedup),
+        crops=crops,
         compress=s.CompressOptions(
             target_size=None if asked is None else parse_size(asked, "--target-size"),
             sparsity=sparsity,
