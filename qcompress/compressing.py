@@ -47,13 +47,12 @@ from qcompress.reports import CompressionFacts, LayerWidth, Report
 from qcompress.searching import check_backend
 from qcompress.selection import Selection
 from qcompress.settings import SearchOptions, Settings
+from qcompress.widths import LEAST_DB, counted
 
 __all__ = ["Built", "Known", "build", "choose", "compress", "known_of"]
 
 _TRIES = 4
 """So often at most a choice is made again because the file came out larger than it was thought to be."""
-_PARITY_DB = 40.0
-"""Least distance of integer arithmetic from the file as written; where a layer is computed otherwise, less is left."""
 _CALIBRATED_ON = 32  # crops that ranges of activations are taken from
 
 
@@ -155,7 +154,7 @@ def choose(job: Job, known: Known, most: int | None) -> JointResult:
             seed=job.settings.seed,
             say=job.watch.say,
         )
-        advance(1, f"{len(found.selection)} units, {_counted(found.widths)}, {found.bytes:,} bytes")
+        advance(1, f"{len(found.selection)} units, layers: {counted(found.widths.values())}, {found.bytes:,} bytes")
     return found
 
 
@@ -168,7 +167,7 @@ def _by_aqc(job: Job, sizes: Sizes, demand: Demand) -> JointResult:
     search = job.settings.search
     with job.watch.stage("joint choice") as advance:
         found = joint.choose_aqc(model, sizes, demand, options=search, seed=job.settings.seed, say=job.watch.say)
-        advance(1, f"{len(found.selection)} units, {_counted(found.widths)}, {found.bytes:,} bytes")
+        advance(1, f"{len(found.selection)} units, layers: {counted(found.widths.values())}, {found.bytes:,} bytes")
     return found
 
 
@@ -224,9 +223,9 @@ def build(job: Job, selection: Selection, widths: Mapping[str, str], path: Path,
         )
         sizes = qdq.sizes(float_path, widths, metadata=metadata, integer_int4=whole)
         simulation = parity_db(path, crops[:8]) if method else None
-    if simulation is not None and not simulation >= _PARITY_DB:
+    if simulation is not None and not simulation >= LEAST_DB:
         raise ExportError(
-            f"the quantised file is computed otherwise than written: {simulation:.1f} dB, expected {_PARITY_DB:g}",
+            f"the quantised file is computed otherwise than written: {simulation:.1f} dB, expected {LEAST_DB:g}",
             "report this, please; --bits 16,32 does without integers",
         )
     return Built(artifact, choice, recovered, widths, sizes, method, prepared.notes, simulation)
@@ -408,15 +407,3 @@ def _exported(job: Job, model: nn.Module, path: Path, stage: str | None = None) 
         return EXPORTERS["onnx"](model, example, path, opset=options.opset, dynamic=options.dynamic, metadata=metadata)
     with job.watch.stage(stage):
         return _exported(job, model, path)
-
-
-def _counted(widths: Mapping[str, str]) -> str:
-    """How many layers have which width.
-
-    >>> _counted({"a": "int8", "b": "float32", "c": "int8"})
-    '2 layers int8, 1 float32'
-    """
-    names = list(widths.values())
-    counts = {name: names.count(name) for name in dict.fromkeys(names)}
-    parts = [f"{count} {name}" for name, count in sorted(counts.items(), key=lambda item: -item[1])]
-    return ", ".join(parts).replace(" ", " layers ", 1) if parts else "no layers"

@@ -20,6 +20,7 @@ from qcompress.reports import (
     Status,
 )
 from qcompress.visible import visible
+from qcompress.widths import counted
 
 __all__ = ["code_block", "escape", "headline", "metric_title", "summary_rows", "to_markdown"]
 
@@ -56,6 +57,8 @@ def headline(report: Report) -> str:
     units, metric = report.units, report.metric
     share = 100 * units.pruned / units.total if units.total else 0.0
     parts = [f"{units.pruned} of {units.total} units ({share:.1f} %) removed"]
+    if report.compression is not None and report.compression.layers:
+        parts.append(f"widths of layers chosen ({_widths(report.compression)})")
     result = _last_metric(metric)
     if metric.dense is not None and result is not None:
         parts.append(f"{_metric_name(metric)} {_value(metric.dense, metric)} → {_value(result, metric)}")
@@ -80,6 +83,8 @@ def summary_rows(report: Report) -> list[tuple[str, str, str, str]]:
     units, metric = report.units, report.metric
     rows = [_cost_row("units", CostPair(dense=units.total, slim=units.total - units.pruned))]
     rows += [_cost_row(name, pair) for name, pair in _costs(report)]
+    if report.compression is not None:
+        rows.append(("widths of layers", f"{len(report.compression.layers)} float32", _widths(report.compression) or "-", "-"))
     rows.append(_metric_row(_metric_name(metric), metric.dense, _last_metric(metric), metric))
     if metric.ssim is not None and metric.name.lower() != "ssim":
         ours = metric.ssim.artifact if metric.ssim.artifact is not None else metric.ssim.slim
@@ -88,6 +93,11 @@ def summary_rows(report: Report) -> list[tuple[str, str, str, str]]:
         latency = report.latency
         rows.append(("latency", _plain(latency.dense_ms, 2, " ms"), _plain(latency.slim_ms, 2, " ms"), _speed(latency)))
     return [row for row in rows if row[1:3] != ("-", "-")]
+
+
+def _widths(facts: CompressionFacts) -> str:
+    """How many layers have which width."""
+    return counted(layer.width for layer in facts.layers)
 
 
 def to_markdown(report: Report, pictures: Sequence[tuple[str, str]] = ()) -> str:
