@@ -57,7 +57,12 @@ def compress(
     mean: options.Mean = None,
     std: options.Std = None,
     metric: options.MetricName = "auto",
-    recover: Annotated[options.Recover, typer.Option(help="Repair without training.")] = options.Recover.lstsq,
+    recover: Annotated[
+        options.Recover,
+        typer.Option(
+            help="Repair without training, or finetune: 10 minutes of training after it, before weights are narrowed."
+        ),
+    ] = options.Recover.lstsq,
     out: options.Out = None,
     ignore: options.Ignore = None,
     floor: options.Floor = 1,
