@@ -14,6 +14,7 @@ from qcompress.reports import CompressionFacts, LayerWidth, Report
 __all__ = ["Compression", "LayerRow", "Part", "compression"]
 
 _MOST_LAYERS = 400
+_LEAST_SPAN = 0.01  # of the loss to both sides on its axis: what differs by less is to look alike
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,8 @@ def _losses(facts: CompressionFacts) -> Marks | None:
         ("chosen", units + widths, "slim"),
         ("greedy steps", facts.greedy_loss, "dense"),
     )
-    found = axis([value for _, value, _ in known])
+    ends = [(units + widths) * (1 + side) for side in (-_LEAST_SPAN, _LEAST_SPAN)]
+    found = axis([*(value for _, value, _ in known), *ends])
     if found is None or not any(drawable(value) for _, value, kind in known if kind != "slim"):
         return None
     rows = ((name, found.place(value), _four(value), kind) for name, value, kind in known if drawable(value))
