@@ -55,6 +55,12 @@ def compare(
     if found.differing:
         rows = ((row.name, str(row.total), *("-" if k is None else str(k) for k in row.kept)) for row in found.differing)
         render.print_table("groups that keep other units", ("group", "units", *names), rows)
+    if found.widths:
+        layers = ((row.layer, *(width or "-" for width in row.widths)) for row in found.widths)
+        render.print_table("layers whose weights have other widths", ("layer", *names), layers)
+        for one in found.contestants:
+            if one.widths:
+                render.print_line(f"{one.name}: weights of layers in {one.widths}")
     for one in found.contestants:
         for note in one.found.notes:
             render.print_line(f"{one.name}: {note}")

@@ -57,7 +57,12 @@ def compress(
     mean: options.Mean = None,
     std: options.Std = None,
     metric: options.MetricName = "auto",
-    recover: Annotated[options.Recover, typer.Option(help="Repair without training.")] = options.Recover.lstsq,
+    recover: Annotated[
+        options.Recover,
+        typer.Option(
+            help="Repair without training, or finetune: 10 minutes of training after it, before weights are narrowed."
+        ),
+    ] = options.Recover.lstsq,
     out: options.Out = None,
     ignore: options.Ignore = None,
     floor: options.Floor = 1,
@@ -65,6 +70,7 @@ def compress(
     min_speedup: options.MinSpeedup = None,
     opset: options.Opset = 18,
     dynamic: options.Dynamic = True,
+    crops: options.Crops = True,
     size: options.AutoSize = None,
     arch: options.Arch = None,
     arch_args: options.ArchArgs = None,
@@ -77,7 +83,7 @@ def compress(
     """Choose units to remove and a width for every layer of CHECKPOINT together, so that the ONNX file weighs what you ask.
 
     Writes model.onnx, which onnxruntime runs in integers where layers have 8 bits, the float32 weights it was made from
-    (model.safetensors), plan.json, report.json and report.md to the output folder.
+    (model.safetensors), plan.json, report.json, report.md and report.html to the output folder.
     """
     from qcompress import settings as s
     from qcompress.compressing import compress as run
@@ -103,6 +109,7 @@ def compress(
         export=s.ExportOptions(opset, dynamic),
         verify=s.VerifyOptions(size=size),
         limits=s.Limits(max_drop, min_speedup),
+        crops=crops,
         compress=s.CompressOptions(
             target_size=None if asked is None else parse_size(asked, "--target-size"),
             sparsity=sparsity,

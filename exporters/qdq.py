@@ -34,10 +34,14 @@ _ANY_RANGE = (-1e6, 1e6)  # where only the size of a file matters: numbers take 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Bytes of a file: `layers` has those of the weights, scales and biases of each layer, `rest` all others."""
+    """Bytes of a file: `layers` has those of the weights, scales and biases of each layer, `rest` all others.
+
+    `integer` are the layers that compute in integers.
+    """
 
     total: int
     layers: Mapping[str, int]
+    integer: frozenset[str] = frozenset()
 
     @property
     def rest(self) -> int:
@@ -101,7 +105,8 @@ def sizes(
     for tensor in model.graph.initializer:
         if tensor.name in owners:
             found[owners[tensor.name]] += tensor.ByteSize()
-    return Sizes(model.ByteSize(), found)
+    integer = frozenset(entry.layer.name for entry in plan.narrow.values() if entry.integer)
+    return Sizes(model.ByteSize(), found, integer)
 
 
 def size_of(

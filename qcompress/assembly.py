@@ -305,7 +305,8 @@ def _layer_facts(groups: Groups, selection: Selection) -> tuple[LayerFacts, ...]
 
 
 def _sheet(job: Job, checked: Verification, stage: Path) -> CropSheet | None:
-    found = crops.sheet(checked.path, job.model, job.splits.report, checked, job.metric, job.frame.form)
+    images = job.splits
+    found = crops.sheet(checked.path, job.model, images.report, checked, job.metric, job.frame.form, images.classes)
     if found is None:
         return None
     write_bytes(stage / crops.FILE, found[1])

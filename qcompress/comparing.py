@@ -21,13 +21,14 @@ from qcompress.exporters.runtime import STRIDE_KEY, open_onnx
 from qcompress.files import write_text
 from qcompress.framing import frame, load_images
 from qcompress.gate.limits import LEAST_ROUNDS
-from qcompress.html.compare import Entry, GroupRow, ImageRow, Page, comparison_html
+from qcompress.html.compare import Entry, GroupRow, ImageRow, Page, WidthRow, comparison_html
 from qcompress.latency import Latency
 from qcompress.metrics import Metric, companions, metric
 from qcompress.plans import Plan
 from qcompress.progress import SILENT, Observer
 from qcompress.settings import Settings
 from qcompress.verify import Verification
+from qcompress.widths import WIDTHS, counted
 
 __all__ = ["Comparison", "Contestant", "compare"]
 
@@ -51,6 +52,13 @@ class Contestant:
             return None
         total = sum(group.size for group in self.plan.groups.values())
         return total - sum(len(group.pruned) for group in self.plan.groups.values()), total
+
+    @property
+    def widths(self) -> str:
+        """How many layers have which width, "" without a plan; those that the plan does not name are float32."""
+        if self.plan is None:
+            return ""
+        return counted(self.plan.widths.values()) or WIDTHS[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +86,16 @@ class Comparison:
     def alike(self) -> int:
         """Number of groups of which all plans keep the same units."""
         return sum(row.same for row in self._groups())
+
+    @property
+    def widths(self) -> tuple[WidthRow, ...]:
+        """The layers of which the plans have different widths; None of networks without a plan, or of others than the first."""
+        return tuple(row for row in self._layers() if not row.same)
+
+    @property
+    def alike_widths(self) -> int:
+        """Number of layers that are not float32, with the same width in all plans."""
+        return sum(row.same for row in self._layers())
 
     def rows(self) -> list[tuple[str, ...]]:
         """For each network: name, every metric, bytes, units, speed; as text."""
@@ -115,6 +133,7 @@ class Comparison:
                     "bytes": one.found.size_bytes,
                     "metrics": {each.name: _finite(one.found.artifact.mean(each.name)) for each in self.metrics},
                     "units": None if one.units is None else {"kept": one.units[0], "total": one.units[1]},
+                    "widths": None if one.plan is None else dict(one.plan.widths),
                     "latency": asdict(one.latency) if one.latency else None,
                     "notes": list(one.found.notes),
                 }
@@ -124,6 +143,10 @@ class Comparison:
             "groups": {
                 "same": self.alike,
                 "different": [{"name": row.name, "total": row.total, "kept": list(row.kept)} for row in self.differing],
+            },
+            "widths": {
+                "same": self.alike_widths,
+                "different": [{"layer": row.layer, "widths": list(row.widths)} for row in self.widths],
             },
         }
 
@@ -139,6 +162,7 @@ class Comparison:
                 metrics=tuple(self._value(one.found.artifact.mean(each.name), each) for each in self.metrics),
                 size_bytes=one.found.size_bytes,
                 units=one.units,
+                widths=one.widths,
                 speedup=None if one.latency is None else (one.latency.speedup, *one.latency.ci95),
                 verdict=_speed(one.latency),
                 sha256=one.found.sha256,
@@ -147,7 +171,17 @@ class Comparison:
             for one in self.contestants
         )
         titles = tuple((each.name, each.unit) for each in self.metrics)
-        return Page(entries, titles, first.higher_is_better, self.images, self.differing, self.alike, self.source)
+        return Page(
+            entries=entries,
+            metrics=titles,
+            higher_is_better=first.higher_is_better,
+            images=self.images,
+            differing=self.differing,
+            alike=self.alike,
+            source=self.source,
+            widths=self.widths,
+            alike_widths=self.alike_widths,
+        )
 
     def _loss(self, values: Sequence[float]) -> float:
         """The largest loss against the first network; minus infinity where nothing can be said."""
@@ -167,6 +201,20 @@ class Comparison:
             kept = tuple(None if group is None else group.size - len(group.pruned) for group in groups)
             total = max(size for size, _ in present)
             rows.append(GroupRow(name, total, kept, same=len(present) == 1 and not absent))
+        return rows
+
+    def _layers(self) -> list[WidthRow]:
+        """Every layer that some plan has at another width than float32. Names say nothing across different networks."""
+        known = [one.plan for one in self.contestants]
+        of = next((_network(plan) for plan in known if plan is not None and plan.widths), None)
+        ours = [plan if plan is not None and _network(plan) == of else None for plan in known]
+        if sum(plan is not None for plan in ours) < 2:
+            return []
+        names = dict.fromkeys(name for plan in ours if plan is not None for name in plan.widths)
+        rows = []
+        for name in names:
+            widths = tuple(None if plan is None else plan.widths.get(name, WIDTHS[0]) for plan in ours)
+            rows.append(WidthRow(name, widths, same=len({width for width in widths if width is not None}) == 1))
         return rows
 
     @staticmethod
@@ -206,6 +254,11 @@ def compare(given: Sequence[Path], settings: Settings, *, observer: Observer = S
     names = _names(given)
     contestants = tuple(Contestant(*parts) for parts in zip(names, found, plans_of, timed, strict=True))
     return Comparison(contestants, measured, images.source)
+
+
+def _network(plan: Plan) -> tuple[object, ...]:
+    """What tells networks apart, whatever their weights are: how they are built, and their groups."""
+    return plan.checkpoint.architecture, plan.checkpoint.arguments, {name: group.size for name, group in plan.groups.items()}
 
 
 def _file(path: Path) -> Path:

@@ -47,13 +47,12 @@ from qcompress.reports import CompressionFacts, LayerWidth, Report
 from qcompress.searching import check_backend
 from qcompress.selection import Selection
 from qcompress.settings import SearchOptions, Settings
+from qcompress.widths import LEAST_DB, counted
 
 __all__ = ["Built", "Known", "build", "choose", "compress", "known_of"]
 
 _TRIES = 4
 """So often at most a choice is made again because the file came out larger than it was thought to be."""
-_PARITY_DB = 40.0
-"""Least distance of integer arithmetic from the file as written; where a layer is computed otherwise, less is left."""
 _CALIBRATED_ON = 32  # crops that ranges of activations are taken from
 
 
@@ -75,7 +74,7 @@ class Known:
 class Built:
     """A file and how it came about: `recovered` is the float32 network that it was made from.
 
-    `layers` has the bytes of every layer in the file, `method` how ranges of activations were found (None: none were needed),
+    `sizes` has the bytes of every layer in the file, `method` how ranges of activations were found (None: none were needed),
     `steps` what was done to weights before, `simulation_db` how integer arithmetic compares with the file as written.
     """
 
@@ -83,7 +82,7 @@ class Built:
     choice: Choice
     recovered: Recovered
     widths: Mapping[str, str]
-    layers: Mapping[str, int]
+    sizes: qdq.Sizes
     method: str | None
     steps: tuple[str, ...]
     simulation_db: float | None
@@ -155,7 +154,7 @@ def choose(job: Job, known: Known, most: int | None) -> JointResult:
             seed=job.settings.seed,
             say=job.watch.say,
         )
-        advance(1, f"{len(found.selection)} units, {_counted(found.widths)}, {found.bytes:,} bytes")
+        advance(1, f"{len(found.selection)} units, layers: {counted(found.widths.values())}, {found.bytes:,} bytes")
     return found
 
 
@@ -168,7 +167,7 @@ def _by_aqc(job: Job, sizes: Sizes, demand: Demand) -> JointResult:
     search = job.settings.search
     with job.watch.stage("joint choice") as advance:
         found = joint.choose_aqc(model, sizes, demand, options=search, seed=job.settings.seed, say=job.watch.say)
-        advance(1, f"{len(found.selection)} units, {_counted(found.widths)}, {found.bytes:,} bytes")
+        advance(1, f"{len(found.selection)} units, layers: {counted(found.widths.values())}, {found.bytes:,} bytes")
     return found
 
 
@@ -222,14 +221,14 @@ def build(job: Job, selection: Selection, widths: Mapping[str, str], path: Path,
             metadata=metadata,
             integer_int4=whole,
         )
-        layers = qdq.sizes(float_path, widths, metadata=metadata, integer_int4=whole).layers
+        sizes = qdq.sizes(float_path, widths, metadata=metadata, integer_int4=whole)
         simulation = parity_db(path, crops[:8]) if method else None
-    if simulation is not None and not simulation >= _PARITY_DB:
+    if simulation is not None and not simulation >= LEAST_DB:
         raise ExportError(
-            f"the quantised file is computed otherwise than written: {simulation:.1f} dB, expected {_PARITY_DB:g}",
+            f"the quantised file is computed otherwise than written: {simulation:.1f} dB, expected {LEAST_DB:g}",
             "report this, please; --bits 16,32 does without integers",
         )
-    return Built(artifact, choice, recovered, widths, layers, method, prepared.notes, simulation)
+    return Built(artifact, choice, recovered, widths, sizes, method, prepared.notes, simulation)
 
 
 def _within(job: Job, known: Known, asked: int | None, stage: Path, scratch: Path) -> tuple[JointResult, Built]:
@@ -276,20 +275,30 @@ def _verified(
             threads=options.threads,
             max_seconds=options.max_seconds,
         )
-    choice = replace(built.choice, align=chosen.align, search=chosen.found.search, qpu=chosen.found.qpu)
+    search = chosen.found.search
+    if asked is not None:  # its capacity is one of bytes over units and steps of width, which the size of the file says better
+        search = replace(search, asked=search.capacity)
+    choice = replace(built.choice, align=chosen.align, search=search, qpu=chosen.found.qpu)
     job = replace(job, settings=replace(job.settings, budget="filters" if asked is None else "size"))
     report = assembly.assemble(job, choice, built.recovered, checked, others, built.artifact, dense, timed, stage)
-    return _restated(report, job, _facts(job, known, chosen, built, asked))
+    return _restated(report, job, _facts(job, known, chosen, built, asked), chosen.energy)
 
 
-def _restated(report: Report, job: Job, facts: CompressionFacts) -> Report:
+def _restated(report: Report, job: Job, facts: CompressionFacts, energy: float) -> Report:
     """The report of a run of the main job as one of a compression: whose numbers differ from PyTorch's on purpose."""
-    search = report.search.model_copy(update={"objective": job.settings.compress.objective})
+    said: dict[str, object] = {"objective": job.settings.compress.objective}
+    if facts.target is not None:  # the search's own numbers are of a problem around one choice
+        own = {"energy": energy, "greedy_energy": facts.greedy_loss, "lower_bound": facts.lower_bound}
+        said |= own | {"asked": None, "capacity": None, "relative_gap": None}
+    search = report.search.model_copy(update=said)
     notes = report.notes
     if "int8" in {layer.width for layer in facts.layers}:
         notes = (*notes, facts.int8)
-    if set(facts.bits) != {"int8"} and report.latency is not None and report.latency.verdict != "faster":
-        notes = (*notes, "layers that are not int8 compute in float32, and changing over costs time: --bits 8 is for speed")
+    floats = sum(not layer.integer for layer in facts.layers)
+    if floats and report.latency is not None and report.latency.verdict != "faster":
+        slow = "slower than the dense network" if report.latency.verdict == "slower" else "no faster than the dense network"
+        why = f"{floats} of {len(facts.layers)} layers compute in float32, and changing over costs time"
+        notes = (*notes, f"{slow}: {why}; --bits 8, or 4,8, is for speed")
     changes = {
         "search": search,
         "compression": facts,
@@ -306,7 +315,8 @@ def _facts(job: Job, known: Known, chosen: JointResult, built: Built, asked: int
             {
                 "layer": name,
                 "width": built.widths.get(name, "float32"),
-                "bytes": built.layers.get(name, 0),
+                "bytes": built.sizes.layers.get(name, 0),
+                "integer": name in built.sizes.integer,
                 "loss": known.losses.get(name, {}).get(built.widths.get(name, "float32"), 0.0),
             }
         )
@@ -397,15 +407,3 @@ def _exported(job: Job, model: nn.Module, path: Path, stage: str | None = None) 
         return EXPORTERS["onnx"](model, example, path, opset=options.opset, dynamic=options.dynamic, metadata=metadata)
     with job.watch.stage(stage):
         return _exported(job, model, path)
-
-
-def _counted(widths: Mapping[str, str]) -> str:
-    """How many layers have which width.
-
-    >>> _counted({"a": "int8", "b": "float32", "c": "int8"})
-    '2 layers int8, 1 float32'
-    """
-    names = list(widths.values())
-    counts = {name: names.count(name) for name in dict.fromkeys(names)}
-    parts = [f"{count} {name}" for name, count in sorted(counts.items(), key=lambda item: -item[1])]
-    return ", ".join(parts).replace(" ", " layers ", 1) if parts else "no layers"

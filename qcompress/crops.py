@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from torch import nn
 
+from qcompress import thumbnails
 from qcompress.data.images import Pair, ReportImages
 from qcompress.data.reading import Form
+from qcompress.drawing import colours, png, restored
 from qcompress.metrics import Metric
 from qcompress.reports import CropFacts, CropSheet
 from qcompress.verify import Verification, enlarged, outputs
@@ -34,16 +35,24 @@ Bytes = NDArray[np.uint8]
 
 
 def sheet(
-    artifact: Path, dense: nn.Module, report: ReportImages, found: Verification, metric: Metric, form: Form
+    artifact: Path,
+    dense: nn.Module,
+    report: ReportImages,
+    found: Verification,
+    metric: Metric,
+    form: Form,
+    classes: Sequence[str] = (),
 ) -> tuple[CropSheet, bytes] | None:
-    """The sheet and its PNG; None where outputs are no pictures: a classifier's, or of other than one or three channels.
+    """The sheet and its PNG; None where there are no pictures, but images of other than one or three channels.
 
-    Shown are the image that lost the most by `metric`, the one in the middle and the one that lost the least; of each the
-    window where the two outputs differ the most.
+    Of a classifier see `thumbnails`. Of other networks, shown are the image that lost the most by `metric`, the one in the
+    middle and the one that lost the least; of each the window where the two outputs differ the most.
     """
     if not report.pairs or (not report.pairs[0].is_labelled and len(report.pairs[0].target) not in (1, 3)):
         return None
-    if report.task == "classification" or len(report.pairs[0].input) not in (1, 3):
+    if report.task == "classification":
+        return thumbnails.sheet(report, found, metric, form, classes)
+    if len(report.pairs[0].input) not in (1, 3):
         return None
     chosen = _chosen(found, metric)
     seen = outputs(artifact, dense, report, chosen)
@@ -56,13 +65,20 @@ def sheet(
         for (pair, a, b), (y, x) in zip(seen, places, strict=True)
     ]
     facts = [
-        CropFacts(name=pair.name, top=y, left=x, dense=_value(found, metric, n, "dense"), artifact=_value(found, metric, n))
-        for n, (pair, _, _), (y, x) in zip(chosen, seen, places, strict=True)
+        CropFacts(
+            name=pair.name,
+            top=y,
+            left=x,
+            dense=_value(found, metric, n, "dense"),
+            artifact=_value(found, metric, n),
+            changed=float(_difference(pair, a, b).mean()) if pair.is_labelled else None,
+        )
+        for n, (pair, a, b), (y, x) in zip(chosen, seen, places, strict=True)
     ]
     drawn = CropSheet(
         side=side, columns=("input", "dense", "slim", "target", "difference"), rows=tuple(facts), brightest=brightest
     )
-    return drawn, _png(np.vstack(rows))
+    return drawn, png(np.vstack(rows))
 
 
 def forget(folder: Path, *, keep: bool) -> None:
@@ -115,20 +131,9 @@ def _tiles(pair: Pair, dense: Floats, slim: Floats, brightest: float | None, for
     """(H, W, 3) pictures: the input, both outputs, the target, the difference."""
     difference = _heat(_difference(pair, dense, slim) / (brightest or 1.0))
     if pair.is_labelled:
-        given = _restored(pair.input, form)
-        return [_colours(given), _labels(dense.argmax(0)), _labels(slim.argmax(0)), _labels(pair.target), difference]
-    return [*(_colours(image) for image in (enlarged(pair), dense, slim, pair.target)), difference]
-
-
-def _restored(image: Floats, form: Form) -> Floats:
-    """An input as it was before it was normalised."""
-    std, mean = (np.array(v or (d,), np.float32).reshape(-1, 1, 1) for v, d in ((form.std, 1.0), (form.mean, 0.0)))
-    return np.asarray(image * std + mean, np.float32)
-
-
-def _colours(image: Floats) -> Bytes:
-    levels = np.round(np.nan_to_num(image).clip(0, 1) * 255).astype(np.uint8)
-    return np.ascontiguousarray(np.broadcast_to(levels, (3, *levels.shape[1:])).transpose(1, 2, 0))
+        given = restored(pair.input, form)
+        return [colours(given), _labels(dense.argmax(0)), _labels(slim.argmax(0)), _labels(pair.target), difference]
+    return [*(colours(image) for image in (enlarged(pair), dense, slim, pair.target)), difference]
 
 
 def _labels(classes: NDArray[np.int64]) -> Bytes:
@@ -141,9 +146,3 @@ def _heat(values: Floats) -> Bytes:
     place = np.nan_to_num(values).clip(0, 1).astype(np.float64) * (len(_HEAT) - 1)
     channels = [np.interp(place, np.arange(len(_HEAT)), _HEAT[:, c]) for c in range(3)]
     return np.round(np.stack(channels, -1)).astype(np.uint8)
-
-
-def _png(pixels: Bytes) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from qcompress.answers import Answers, answers
 from qcompress.data.images import Pair, ReportImages
 from qcompress.data.reading import resized
 from qcompress.errors import DataError, InputError
@@ -59,6 +60,7 @@ class Verification:
     """What was found. `slim` and `dense` are None where they were not given.
 
     `noisy` is the quality of the input itself, enlarged bicubically for a network that enlarges, None where targets are labels.
+    `answers` are of each image what a classifier and the dense one say; () of other networks, or without a dense one.
     """
 
     path: Path
@@ -71,6 +73,7 @@ class Verification:
     artifact: Quality
     parity: Parity | None
     notes: tuple[str, ...]
+    answers: tuple[Answers, ...] = ()
 
 
 def verify(
@@ -194,7 +197,7 @@ def _verification(
     tallies = {role: _Tally(names[role], metrics) for role in ("artifact", *others)}
     if not images[0].is_labelled:
         tallies["noisy"] = _Tally(names["noisy"], metrics)
-    difference = Difference()
+    difference, said = Difference(), list[Answers]()
     for pair in images:
         returned = {"artifact": network(_batch(pair.input, network))[:1]}
         returned |= {role: run(pair.input[None]) for role, run in others.items()}
@@ -202,6 +205,8 @@ def _verification(
             returned["noisy"] = enlarged(pair)[None]
         for role, tally in tallies.items():
             tally.add(returned[role], pair)
+        if "dense" in returned and report.task == "classification":
+            said.append(answers(returned["dense"][0], returned["artifact"][0], int(pair.target)))
         if others:
             theirs = returned.get("slim", returned.get("dense", returned["artifact"]))
             if returned["artifact"].shape != theirs.shape:
@@ -222,6 +227,7 @@ def _verification(
         artifact=found["artifact"],
         parity=difference.parity() if others else None,
         notes=notes,
+        answers=tuple(said),
     )
 
 

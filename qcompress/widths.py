@@ -2,23 +2,36 @@
 
 Only what onnxruntime executes is here. float32 is the network as it is. float16 is storage: weights are widened when the file
 is opened, and computed with as float32. int8 is static quantisation, of weights and of what they are multiplied with, computed
-in integers. int4 is storage again, of weights; what is computed with them is float32, or
-integers where every layer has one of int8 and int4.
+in integers. int4 is storage again, of weights; what is computed with them is float32, or integers where every layer has
+one of int8 and int4.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from qcompress.errors import UsageError
 
-__all__ = ["BITS", "WIDTHS", "parse_bits"]
+__all__ = ["BITS", "LEAST_DB", "WIDTHS", "counted", "parse_bits"]
 
 BITS: Mapping[str, int] = {"float32": 32, "float16": 16, "int8": 8, "int4": 4}
 """Bits of a weight, by the name of the width."""
 
 WIDTHS = tuple(BITS)
 """The names, the widest first."""
+
+LEAST_DB = 40.0
+"""Least distance of integer arithmetic from the file as written; where a layer is computed otherwise, less is left."""
+
+
+def counted(widths: Iterable[str]) -> str:
+    """How many there are of each, for people; the widest first.
+
+    >>> counted(["int8", "float32", "int8"]), counted([])
+    ('1 float32, 2 int8', '')
+    """
+    each = list(widths)
+    return ", ".join(f"{each.count(name)} {name}" for name in WIDTHS if name in each)
 
 
 def parse_bits(text: str) -> tuple[str, ...]:

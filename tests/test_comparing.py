@@ -17,13 +17,14 @@ from qcompress import latency, plans
 from qcompress.cli.main import main
 from qcompress.comparing import Comparison, compare
 from qcompress.errors import InputError, UsageError
-from qcompress.html.compare import Entry, GroupRow, ImageRow, Page, comparison_html
+from qcompress.html.compare import Entry, GroupRow, ImageRow, Page, WidthRow, comparison_html
 from qcompress.plans import Plan, PlanGroup, Source
 from qcompress.settings import DataOptions, Settings, VerifyOptions
 
 
-def plan(**pruned: tuple[int, ...]) -> Plan:
+def plan(widths: dict[str, str] | None = None, **pruned: tuple[int, ...]) -> Plan:
     return Plan(
+        widths=widths or {},
         tool="qcompress",
         checkpoint=Source(file="net.pt", sha256="ab" * 32, architecture="half-unet", arguments={}),
         groups={name: PlanGroup(size=8, pruned=units) for name, units in pruned.items()},
@@ -84,6 +85,30 @@ def test_structure_is_compared_unit_by_unit(found: Comparison) -> None:
     assert found.alike == 1
 
 
+def test_widths_are_part_of_the_structure(found: Comparison) -> None:
+    """Of a float32 network, two compressed ones, a file without a plan, and a compressed network of other groups."""
+    plans_of = [
+        plan(x=(0,), y=()),
+        plan({"a": "int8", "b": "int4", "c": "int8"}, x=(0,), y=()),
+        plan({"a": "int8", "b": "int8", "c": "int8"}, x=(0,), y=(1,)),
+        None,
+        plan({"a": "int4"}, other=(0,)),
+    ]
+    made = tuple(replace(found.contestants[0], name=str(place), plan=known) for place, known in enumerate(plans_of))
+    compared = Comparison(made, found.metrics, found.source)
+    assert [row.widths for row in compared.widths] == [
+        ("float32", "int8", "int8", None, None),
+        ("float32", "int4", "int8", None, None),
+        ("float32", "int8", "int8", None, None),
+    ]
+    assert [one.widths for one in compared.contestants] == ["float32", "2 int8, 1 int4", "3 int8", "", "1 int4"]
+    assert compared.as_dict()["networks"][1]["widths"] == {"a": "int8", "b": "int4", "c": "int8"}
+    narrow = Comparison(made[1:3], found.metrics, found.source)
+    assert ([row.layer for row in narrow.widths], narrow.alike_widths) == (["b"], 2)
+    assert narrow.as_dict()["widths"] == {"same": 2, "different": [{"layer": "b", "widths": ["int4", "int8"]}]}
+    assert found.widths == ()
+
+
 def test_the_largest_loss_comes_first(found: Comparison) -> None:
     each = ((40.0, 40.0, 40.0), (30.0, 31.0, 29.0), (39.0, 35.0, 39.5))
     seen = [
@@ -130,10 +155,11 @@ def test_what_cannot_be_compared(networks: list[Path], tmp_path: Path) -> None:
 
 def test_hostile_names_stay_names() -> None:
     def page(name: str) -> str:
-        entry = Entry(name, ("1 dB",), 10, (1, 2), (1.0, 0.9, 1.1), name, name, (name,))
+        entry = Entry(name, ("1 dB",), 10, (1, 2), name, (1.0, 0.9, 1.1), name, name, (name,))
         rows = (ImageRow(name, (1.0, 2.0)),)
         groups = (GroupRow(name, 8, (1, None), same=False),)
-        return comparison_html(Page((entry, entry), (("psnr", "dB"),), True, rows, groups, 3, name))
+        layers = (WidthRow(name, ("int8", None), same=False),)
+        return comparison_html(Page((entry, entry), (("psnr", "dB"),), True, rows, groups, 3, name, layers, 2))
 
     plain, poisoned = Seen(page("name")), Seen(page(HOSTILE))
     assert [tag for tag, _ in plain.tags] == [tag for tag, _ in poisoned.tags]

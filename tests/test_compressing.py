@@ -44,6 +44,10 @@ def test_the_file_is_as_small_as_asked_and_holds_the_widths_of_its_plan(joint: P
     for width, dtype in DTYPES.items():
         assert counts.count(dtype) == list(held.values()).count(width), width
     assert report["parity"] is None
+    integer = {layer["layer"] for layer in report["compression"]["layers"] if layer["integer"]}
+    assert integer == {name for name, width in held.items() if width == "int8"}  # with auto int4 is storage
+    assert "Layers in the file" in (joint / "report.html").read_text()
+    assert not any("bytes were to go" in note for note in report["notes"])  # of a problem that no one asked about
     assert report["latency"]["speedup"] > 0
     assert report["command"].startswith("qcompress compress ")
     assert "chosen together" in (joint / "report.md").read_text()

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from test_reports import example
 
 from qcompress.cli.main import main
-from qcompress.gate import Gate, Measured, Tolerances, against_baseline, against_limits, check
+from qcompress.gate import Checked, Gate, Measured, Tolerances, against_baseline, against_limits, check
 from qcompress.gate.limits import at_least
 from qcompress.gate.writing import junit, summary
 from qcompress.reports import Report, to_json
@@ -119,6 +119,34 @@ def test_the_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert main(["check", str(folder), "--min-speedup", "1.8", "--undecided", "fail"]) == 4
     assert main(["check", str(folder), "--max-size", "large"]) == 2
     assert main(["check", str(tmp_path)]) == 3
+
+
+def test_a_compression_is_judged_by_its_file(folder: Path, tmp_path: Path) -> None:
+    """The float32 network beside it has another quality; integer arithmetic is part of the file."""
+
+    def judged(decibels: float | None) -> Checked:
+        layers = [{"layer": "a", "width": "int8", "bytes": 9, "loss": 0.1}, {"layer": "b", "width": "int4", "bytes": 5}]
+        joint = {"size": 90, "bits": ["int8", "int4"], "layers": layers, "simulation_db": decibels, "int8": "fast"}
+        report = changed(
+            example(compression=joint), metric={"slim": 31.2, "artifact": 30.5}, cost={"bytes": {"dense": 900, "slim": 90}}
+        )
+        path = tmp_path / "report.json"
+        path.write_text(to_json(report.model_copy(update={"parity": None})), encoding="utf-8")
+        return check(path, Limits(max_drop=0.7, max_size=90), folder)
+
+    outcomes = {finding.name: finding.outcome for finding in judged(51.0).gate.findings}
+    assert outcomes == {
+        "parity": "passed",
+        "metric drop": "failed",
+        "size": "passed",
+        "metric against baseline": "failed",
+        "size against baseline": "passed",
+        "speedup against baseline": "passed",
+    }
+    assert ("widths of layers", "-", "1 int8, 1 int4") in judged(51.0).rows
+    assert "widths of layers chosen (1 int8, 1 int4)" in judged(51.0).headline
+    assert judged(39.0).gate.findings[0].outcome == "failed"
+    assert "parity" not in {finding.name for finding in judged(None).gate.findings}  # no layer computes in integers
 
 
 def test_another_file_under_the_name_fails(folder: Path) -> None:

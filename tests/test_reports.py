@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qcompress.errors import InputError
-from qcompress.markdown import code_block, escape, headline, summary_rows, to_markdown
+from qcompress.markdown import headline, summary_rows, to_markdown
+from qcompress.markdown_text import code_block, escape
 from qcompress.reports import CostPair, LatencyFacts, Report, read, to_json
 
 GOLDEN = Path(__file__).parent / "goldens" / "report.md"

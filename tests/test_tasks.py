@@ -116,6 +116,11 @@ def test_classifier_of_a_folder(prune: Run, classes: Path, tmp_path: Path, capsy
     text = (tmp_path / "slim" / "report.md").read_text()
     assert "top-1 accuracy" in text and "cross entropy better by" in text
     assert "PSNR" not in text and "dB" not in text
+    shown, folders = report["crops"]["rows"], {folder.name for folder in classes.iterdir() if folder.is_dir()}
+    assert 1 <= len(shown) <= 8 and report["crops"]["changed"] <= len(each)
+    assert all(row["name"].startswith(f"{row['label']}/") for row in shown)
+    assert {one["name"] for row in shown for one in row["classes"]} <= folders
+    assert (tmp_path / "slim" / "report.html").read_text().count("<img") == len(shown)
     assert "--mean 0.485,0.456,0.406" in report["command"]
     capsys.readouterr()
     checked = ["verify", "slim/model.onnx", "--reference", "slim/model.onnx", "--data", str(classes), "--mean", "imagenet"]
@@ -184,6 +189,7 @@ def test_segmentation(prune: Run, tmp_path: Path) -> None:
     report = prune("segmenter", tmp_path / "seg", "--size", "32")
     assert (report["metric"]["name"], report["data"]["task"]) == ("miou", "segmentation")
     assert 0 <= report["metric"]["artifact"] <= 100
+    assert all(0 <= row["changed"] <= 1 for row in report["crops"]["rows"])
 
 
 @pytest.mark.slow

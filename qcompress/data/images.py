@@ -195,12 +195,16 @@ class ReportImages(ImageSet):
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """The three roles, with where they come from. No picture and, where scenes are known, no scene is in two of them."""
+    """The three roles, with where they come from. No picture and, where scenes are known, no scene is in two of them.
+
+    `classes` are the names of classes in the order of their numbers, () where they have none.
+    """
 
     source: str
     calibration: CalibrationImages
     selection: SelectionImages
     report: ReportImages
+    classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for key, what in (("sha256", "the same picture"), ("scene", "one scene")):

@@ -92,7 +92,7 @@ def load(
     label = f"{where}: {found.kind}" + (f" with {noise} noise" if noise is not None else "")
     if not found.paired and form.scale > 1:
         label += f", reduced {form.scale} times"
-    return _splits(label, images)
+    return _splits(label, images, found.classes)
 
 
 def noise_of(source: Path | None, noise: Noise | None, scale: int) -> Noise | None:
@@ -247,10 +247,11 @@ def _choose(items: Iterable[Item], roles: Mapping[str, Role], role: Role, limit:
     return sorted((entry[3] for entry in chosen), key=lambda item: item.name)
 
 
-def _splits(source: str, images: Mapping[Role, Sequence[Pair]]) -> Splits:
+def _splits(source: str, images: Mapping[Role, Sequence[Pair]], classes: tuple[str, ...] = ()) -> Splits:
     return Splits(
         source,
         CalibrationImages(tuple(images["calibration"])),
         SelectionImages(tuple(images["selection"])),
         ReportImages(tuple(images["report"])),
+        classes,
     )

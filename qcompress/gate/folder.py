@@ -15,6 +15,7 @@ from qcompress.markdown import headline
 from qcompress.reports import Report
 from qcompress.settings import Limits
 from qcompress.visible import visible
+from qcompress.widths import LEAST_DB
 
 __all__ = ["Checked", "check", "measured"]
 
@@ -97,6 +98,10 @@ def _soundness(report: Report) -> list[Finding]:
         said = "the same outputs" if passed else "it differs by more than rounding"
         text = f"the artifact against the network that it was written from: {said}"
         found.append(Finding("parity", "passed" if passed else "failed", text))
+    if report.compression is not None and report.compression.simulation_db is not None:
+        apart = report.compression.simulation_db
+        text = f"integer arithmetic is {apart:.1f} dB from the same file computed literally, {LEAST_DB:g} dB are needed"
+        found.append(Finding("parity", "passed" if apart >= LEAST_DB else "failed", text))
     return found
 
 

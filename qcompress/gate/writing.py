@@ -8,7 +8,7 @@ from pathlib import Path
 from qcompress.files import output_error, write_bytes
 from qcompress.gate.folder import Checked
 from qcompress.gate.limits import Finding, Outcome
-from qcompress.markdown import escape
+from qcompress.markdown_text import escape
 from qcompress.visible import visible
 
 __all__ = ["add_summary", "junit", "summary", "write_junit"]

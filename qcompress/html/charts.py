@@ -108,9 +108,12 @@ def latency(facts: LatencyFacts | None) -> Intervals | None:
 
 
 def images(metric: MetricFacts) -> Dumbbells | None:
-    """The metric of every report image, dense and in the ONNX file; None where images have no names or no values."""
+    """The metric of every report image, dense and in the ONNX file; None where images have no names or no values.
+
+    Nor of top-1, which is all or nothing for an image.
+    """
     each = metric.per_image
-    if each is None:
+    if each is None or metric.name == "top1":
         return None
     pairs = [
         (name, dense, slim)

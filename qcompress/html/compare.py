@@ -10,21 +10,27 @@ from qcompress.html.numbers import Axis, axis, fixed
 from qcompress.html.page import render
 from qcompress.markdown import metric_title
 from qcompress.plots.numbers import drawable
+from qcompress.widths import WIDTHS
 
-__all__ = ["Entry", "GroupRow", "ImageRow", "Page", "comparison_html"]
+__all__ = ["Entry", "GroupRow", "ImageRow", "Page", "WidthRow", "comparison_html"]
 
 _MOST_IMAGES = 40
 _MOST_GROUPS = 200
+_MOST_LAYERS = 200
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One network: its metrics as text, size, units kept and all, its speed against the first and the ends of the interval."""
+    """One network: its metrics as text, size, units kept and all, its speed against the first and the ends of the interval.
+
+    `widths` says how many layers have which width, "" where no plan does.
+    """
 
     name: str
     metrics: tuple[str, ...]
     size_bytes: int
     units: tuple[int, int] | None
+    widths: str
     speedup: tuple[float, float, float] | None
     verdict: str
     sha256: str
@@ -50,6 +56,15 @@ class GroupRow:
 
 
 @dataclass(frozen=True)
+class WidthRow:
+    """A layer, with the width of its weights in every network (None: not known); `same` where that is one."""
+
+    layer: str
+    widths: tuple[str | None, ...]
+    same: bool
+
+
+@dataclass(frozen=True)
 class Page:
     """What is on the page; `metrics` are (name, unit), of the first one images are shown, the largest loss first."""
 
@@ -60,6 +75,8 @@ class Page:
     differing: tuple[GroupRow, ...]
     alike: int
     source: str
+    widths: tuple[WidthRow, ...] = ()
+    alike_widths: int = 0
 
 
 @dataclass(frozen=True)
@@ -89,6 +106,9 @@ def comparison_html(page: Page) -> str:
         latency=_intervals(page.entries),
         groups=page.differing[:_MOST_GROUPS],
         more_groups=max(0, len(page.differing) - _MOST_GROUPS),
+        layers=page.widths[:_MOST_LAYERS],
+        more_layers=max(0, len(page.widths) - _MOST_LAYERS),
+        narrow=any(entry.widths not in ("", WIDTHS[0]) for entry in page.entries),
     )
 
 

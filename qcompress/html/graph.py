@@ -16,7 +16,7 @@ _COLOURS = 7
 
 @dataclass(frozen=True)
 class Row:
-    """A layer: widths of the bars in per cent of the widest layer, and the counts as text."""
+    """A layer: lengths of the bars in per cent of the widest layer, the counts as text, the width of its weights if chosen."""
 
     name: str
     kind: str
@@ -25,6 +25,7 @@ class Row:
     text: str
     inputs: str
     whole: bool
+    width: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,11 @@ class Graph:
     lanes: int
     left_out: int
 
+    @property
+    def widths(self) -> tuple[str, ...]:
+        """Those of the rows, each once."""
+        return tuple(dict.fromkeys(row.width for row in self.rows if row.width))
+
 
 def graph(report: Report) -> Graph | None:
     """Of the layers in the report, or of an older one the groups alone; None where nothing can be pruned."""
@@ -65,11 +71,12 @@ def graph(report: Report) -> Graph | None:
     shown = layers[:_MOST_ROWS]
     widest = max(layer.outputs for layer in shown)
     lines = _lines(shown)
-    rows = tuple(_row(layer, widest) for layer in shown)
+    widths = {} if report.compression is None else {layer.layer: layer.width for layer in report.compression.layers}
+    rows = tuple(_row(layer, widest, widths.get(layer.name, "")) for layer in shown)
     return Graph(rows, lines, max((line.lane + 1 for line in lines), default=0), len(layers) - len(shown))
 
 
-def _row(layer: LayerFacts, widest: int) -> Row:
+def _row(layer: LayerFacts, widest: int, width: str) -> Row:
     return Row(
         name=layer.name,
         kind=layer.kind.replace("_", " "),
@@ -78,6 +85,7 @@ def _row(layer: LayerFacts, widest: int) -> Row:
         text=_counts(layer.kept_outputs, layer.outputs),
         inputs=_counts(layer.kept_inputs, layer.inputs),
         whole=layer.kept_outputs == layer.outputs,
+        width=width,
     )
 
 

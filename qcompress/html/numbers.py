@@ -71,6 +71,11 @@ class Axis:
     high: float
     ticks: tuple[tuple[float, str], ...]
 
+    @property
+    def crowded(self) -> bool:
+        """Whether the texts are too long to stand side by side on a narrow screen."""
+        return any(len(text) > 5 for _, text in self.ticks)
+
     def place(self, value: float) -> float:
         """Where `value` lies, in per cent, inside the range."""
         return round(100 * min(max((value - self.low) / (self.high - self.low), 0.0), 1.0), 2)

@@ -16,6 +16,8 @@ from markupsafe import Markup
 
 from qcompress._version import __version__
 from qcompress.html import charts
+from qcompress.html.classes import cards, changes
+from qcompress.html.compression import compression
 from qcompress.html.graph import graph
 from qcompress.html.numbers import change, fixed, short, size, times
 from qcompress.html.pictures import Strip
@@ -56,15 +58,19 @@ def to_html(report: Report, strips: Sequence[Strip] = ()) -> str:
         headline=headline(report),
         tiles=_tiles(report),
         strips=strips,
+        cards=cards(strips),
+        changes=changes(report),
         graph=graph(report),
+        compression=compression(report),
         latency=charts.latency(report.latency),
         images=charts.images(report.metric),
         stages=charts.stages(report.metric),
-        energies=charts.energies(report.search),
+        energies=None if report.compression else charts.energies(report.search),  # it has its own
         climb=charts.climb(report),
         trace=charts.trace(report.search),
         metric=metric_title(report.metric.name, report.metric.unit),
         digits=2 if report.metric.unit in ("dB", "%") else 4,
+        judged=metric_title(report.recover.metric, report.recover.unit) if report.recover else "the metric",
     )
 
 
@@ -125,7 +131,9 @@ def _tiles(report: Report) -> list[Tile]:
     )
     for title, dense, slim, text in counts:
         if slim is not None:
-            notes = (f"{text(dense)} dense", change(dense, slim)) if dense else ()
+            notes: tuple[str, ...] = (f"{text(dense)} dense", change(dense, slim)) if dense else ()
+            if title == "ONNX file" and report.compression is not None and report.compression.target is not None:
+                notes = (*notes, f"≤ {size(report.compression.target)} asked")
             largest = max(dense or 0, slim, 1)
             found.append(Tile(title, text(slim), notes, 100 * (dense or 0) / largest, 100 * slim / largest))
     return found

@@ -7,7 +7,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from qcompress.reports import CheckpointFacts, Number, Text
+from qcompress.report_values import Number, Text
+from qcompress.reports import CheckpointFacts
 from qcompress.sweeping.front import Place, on_front
 
 __all__ = ["AXES", "Axis", "DenseFacts", "PickFacts", "PointFacts", "SweepFacts", "SweepStatus", "known", "ranked", "to_json"]

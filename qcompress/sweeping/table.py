@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from qcompress.gate.limits import LEAST_ROUNDS
-from qcompress.markdown import escape, metric_title
+from qcompress.markdown import metric_title
+from qcompress.markdown_text import escape
 from qcompress.sweeping.facts import PointFacts, SweepFacts
 
 __all__ = ["PICTURE", "columns", "rows", "said", "title", "to_markdown"]
