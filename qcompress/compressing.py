@@ -45,7 +45,6 @@ from qcompress.recover.design import weight_matrix
 from qcompress.recover.moments import affine
 from qcompress.reports import CompressionFacts, LayerWidth, Report
 from qcompress.searching import check_backend
-from qcompress.selection import Selection
 from qcompress.settings import SearchOptions, Settings
 from qcompress.widths import LEAST_DB, counted
 
@@ -186,9 +185,11 @@ def _aqc(coefficients: Mapping[str, float]) -> joint.Aqc:
     return joint.Aqc(beta=coefficients.get("beta", joint.Aqc.beta), b_max=round(coefficients.get("b_max", joint.Aqc.b_max)))
 
 
-def build(job: Job, selection: Selection, widths: Mapping[str, str], path: Path, scratch: Path, plan: Plan) -> Built:
-    """Cuts, repairs, quantises and writes the file at `path`."""
-    choice, recovered = repair(job, Choice(selection, selection, selection))
+def build(
+    job: Job, repaired: tuple[Choice, Recovered], widths: Mapping[str, str], path: Path, scratch: Path, plan: Plan
+) -> Built:
+    """Trains where that is asked for, quantises and writes the file at `path`, of a network that was cut and repaired."""
+    (choice, recovered), selection = repaired, repaired[0].kept
     if job.settings.recover == "finetune" and len(selection):
         recovered = finetuning.finetuned(job, recovered, dense=job.model)
     slim = recovered.model.cpu().eval()
@@ -238,8 +239,11 @@ def _within(job: Job, known: Known, asked: int | None, stage: Path, scratch: Pat
         chosen = choose(job, known, aim)
         widths = {name: width for name, width in chosen.widths.items() if width != "float32"}
         plan = _plan(job, chosen, widths)
-        built = build(job, chosen.selection, widths, stage / "model.onnx", scratch, plan)
-        excess = 0 if asked is None else built.artifact.size_bytes - asked
+        repaired = repair(job, Choice(chosen.selection, chosen.selection, chosen.selection))
+        excess = 0 if asked is None else _foreseen(job, repaired[1].model, widths, plan, scratch) - asked
+        if excess <= 0:  # known before the network is trained
+            built = build(job, repaired, widths, stage / "model.onnx", scratch, plan)
+            excess = 0 if asked is None else built.artifact.size_bytes - asked
         if excess <= 0:
             slim_folder.save(stage, plan, built.recovered.model)
             return chosen, built
@@ -391,6 +395,12 @@ def _fitted(sizes: Sizes, float_path: Path, allowed: tuple[str, ...], *, integer
     ]
     files = [MeasuredFile(qdq.size_of(float_path, widths, integer_int4=integer_int4), {}, widths) for widths in assignments]
     return joint.fitted(sizes, files)
+
+
+def _foreseen(job: Job, model: nn.Module, widths: Mapping[str, str], plan: Plan, scratch: Path) -> int:
+    """Bytes of the file that `build` will write of a repaired network."""
+    float_path, metadata = _float_file(job, model, scratch), assembly.onnx_metadata(job.checkpoint, plan)
+    return qdq.size_of(float_path, widths, metadata=metadata, integer_int4=_in_integers(job))
 
 
 def _float_file(job: Job, model: nn.Module, scratch: Path) -> Path:

@@ -13,10 +13,11 @@ from qcompress.settings import Optimiser
 
 __all__ = ["RATES", "SHARES", "TRIAL", "taught"]
 
-RATES: Mapping[Optimiser, tuple[float, float, float, float]] = MappingProxyType(
-    {"muon": (3e-4, 1e-3, 3e-3, 1e-2), "adam": (1e-4, 3e-4, 1e-3, 3e-3)}
-)
-"""Learning rates that may be tried: the two in the middle, and the one beyond the better of them."""
+RATES = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
+"""Learning rates that may be tried: one, the next, then on in the direction in which it gets better, as long as it does."""
+
+FIRST: Mapping[Optimiser, int] = MappingProxyType({"muon": 3, "adam": 2})
+"""Where in `RATES` the trials begin."""
 
 SHARES = (1.0, 0.5, 0.0)
 """Shares of the teacher that are tried, down as long as it gets better.
@@ -64,9 +65,12 @@ class _Trials:
         return self._after(rate, share)
 
     def _best_rate(self, share: float) -> float:
-        lowest, low, high, highest = RATES[self._course.optimiser]
-        self._tried(highest if self._tried(high, share) > self._tried(low, share) else lowest, share)
-        return max((rate for rate, _ in self._found), key=lambda rate: self._tried(rate, share))
+        place = FIRST[self._course.optimiser]
+        step = 1 if self._tried(RATES[place + 1], share) > self._tried(RATES[place], share) else -1
+        place += step == 1
+        while 0 <= place + step < len(RATES) and self._tried(RATES[place + step], share) > self._tried(RATES[place], share):
+            place += step
+        return RATES[place]
 
     def _best_share(self, rate: float) -> float:
         best = SHARES[0]
