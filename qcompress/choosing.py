@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ from qcompress.errors import BackendError, InterruptedRunError
 from qcompress.problem import Problem, holding
 from qcompress.scores import Scores
 from qcompress.search import to_capacity
-from qcompress.searching import Found, search
+from qcompress.searching import Found, is_remote, search
 from qcompress.solvers.profile import Profiles
 from qcompress.workers.contract import Crew
 from qcompress.workers.measuring import SpreadPasses
@@ -37,7 +37,7 @@ def find(
     Raises BackendError, UsageError.
     """
     if isinstance(job.settings.search.objective, qubo.Reconstruction):
-        return _searched(job, _reconstruction(job, target, alignment), target, alignment)
+        return _searched(job, lambda: _reconstruction(job, target, alignment), target, alignment)
     key = key_of_job(job)
     if job.memo.scores is None and folder is not None:
         job.memo.scores = kept_scores.recall(job.groups.space, key, folder)
@@ -45,7 +45,7 @@ def find(
             job.watch.say("scores: those of the last run, which did not finish")
     scores = job.memo.scores = score(job, crew) if job.memo.scores is None else job.memo.scores
     with _keeping(scores, key, folder, always=keep):
-        return _searched(job, _from_scores(job, crew, scores, target, alignment), target, alignment)
+        return _searched(job, lambda: _from_scores(job, crew, scores, target, alignment), target, alignment)
 
 
 def problem(job: Job, crew: Crew, target: Budget, alignment: Alignment) -> Problem:
@@ -68,8 +68,12 @@ def score(job: Job, crew: Crew, pruned: tuple[int, ...] = ()) -> Scores:
         return scoring.score(job.model, job.groups, job.calibration(), job.metric.loss, passes=passes, progress=advance)
 
 
-def _searched(job: Job, problem: Problem, target: Budget, alignment: Alignment) -> Found:
+def _searched(job: Job, make: Callable[[], Problem], target: Budget, alignment: Alignment) -> Found:
+    """What is found in the problem; the same again where the last search was for the same budget and counts."""
     settings = job.settings
+    if job.memo.found is not None and job.memo.found[:2] == (target, alignment):
+        return job.memo.found[2]
+    problem = make()
     with job.watch.stage("capacity search") as advance:
         found = search(problem, target, alignment, settings.search, settings.seed, job.watch.say)
         result = found.search
@@ -77,6 +81,8 @@ def _searched(job: Job, problem: Problem, target: Budget, alignment: Alignment) 
         proven = f", bound {result.certificate.bound:.4f}" if result.certificate else ""
         energies = f"energy {result.energy:.4f}, greedy {result.greedy_energy:.4f}{proven}"
         advance(1, f"{len(result.selection)} units, {energies}{blocks}")
+    if not is_remote(settings.search):
+        job.memo.found = target, alignment, found
     return found
 
 

@@ -22,6 +22,7 @@ from qcompress import (
     latency,
     loading,
     offline,
+    pacing,
     plans,
     pricing,
     qubo,
@@ -45,6 +46,7 @@ from qcompress.factories import is_factory
 from qcompress.framing import Frame, frame, frame_of, load_images, runner
 from qcompress.gradual import Aim, PruningStep
 from qcompress.groups import Groups
+from qcompress.latency import Latency
 from qcompress.memo import Memo
 from qcompress.metrics import Metric, companions, metric
 from qcompress.output import claim, staging
@@ -60,6 +62,7 @@ from qcompress.recover.static import StaticRepair
 from qcompress.refine.contract import RefineResult
 from qcompress.refine.proposers import proposer
 from qcompress.reports import QpuFacts, Report
+from qcompress.rounds import Paced
 from qcompress.search import SearchResult
 from qcompress.searching import Found, check_backend, is_remote
 from qcompress.selection import Selection
@@ -97,7 +100,8 @@ class Job:
     """What every stage of a run works on. `model` is the dense network, on the device of the run.
 
     `prices` are those of budgets that are measured; `sized` says how the share of the budget was found, if it was sought; `aim`
-    is what is to go where that is not what the settings ask for: in a step of several.
+    is what is to go where that is not what the settings ask for: in a step of several, or after a target that was missed, whose
+    rounds are `paced`.
     """
 
     settings: Settings
@@ -112,6 +116,7 @@ class Job:
     aim: Aim | None = None
     memo: Memo = field(default_factory=Memo)
     sized: Sized | None = None
+    paced: Paced | None = None
 
     @cached_property
     def asked(self) -> tuple[Budget, Alignment]:
@@ -266,6 +271,10 @@ def carry_out(job: Job, folder: Path, *, known: offline.SelectionFile | None = N
         if isinstance(settings.target, Smallest):
             job = smallest.sized(job, _attempt)
             settings = job.settings
+        if pacing.wanted(job) and given is None:
+            with tempfile.TemporaryDirectory() as scratch:
+                unrefined, time = partial(_selected, folder=folder), partial(_timed_as_cut, scratch=Path(scratch))
+                job = pacing.paced(job, unrefined, time, folder, resume=resume)
         choice, recovered = _decided(job, folder, given, known, resume=resume)
         plan = Plan.of(
             slim_folder.source_of(job.checkpoint),
@@ -317,6 +326,29 @@ def apply(
 def _attempt(job: Job) -> tuple[Selection, nn.Module]:
     choice, recovered = repair(job, choose(job))
     return choice.kept, recovered.model
+
+
+def _selected(job: Job, folder: Path) -> Selection:
+    return choose(job, folder=folder).selected
+
+
+def _timed_as_cut(job: Job, selection: Selection, scratch: Path) -> Latency:
+    """The network without the units of `selection`, not repaired, against the dense one: weights make no difference to time."""
+    written = scratch / "dense.onnx"
+    with job.watch.stage("latency of the choice"):
+        slim = surgery.slim(job.model, job.groups.cuts(selection)).cpu().eval()
+        job.model.cpu()
+        dense = written if written.exists() else dense_file(job, scratch).path
+        timed = compared(job, dense, _slim_file(job, slim, scratch / "slim.onnx").path)
+        job.model.to(job.settings.device)
+    return timed
+
+
+def compared(job: Job, dense: Path, slim: Path) -> Latency:
+    """The two ONNX files in alternation, as the settings want it, on the same input in every run of a seed."""
+    verify, seed = job.settings.verify, job.settings.seed
+    image = seeds.stream(seed, "latency input").random(job.frame.example_shape, dtype="float32")
+    return latency.compare(dense, slim, image, seed=seed, threads=verify.threads, max_seconds=verify.max_seconds)
 
 
 def default_folder(checkpoint: Path) -> Path:
@@ -490,15 +522,7 @@ def finish(job: Job, choice: Choice, recovered: Recovered, plan: Plan, folder: P
                 restated = reestimate_batchnorm(job.model, job.calibration().to("cpu"))
                 others["dense, re-estimated"] = verification.measure(restated, job.splits.report, job.metrics)
         with job.watch.stage("latency"):
-            image = seeds.stream(job.settings.seed, "latency input").random(job.frame.example_shape, dtype="float32")
-            timed = latency.compare(
-                dense.path,
-                artifact.path,
-                image,
-                seed=job.settings.seed,
-                threads=job.settings.verify.threads,
-                max_seconds=job.settings.verify.max_seconds,
-            )
+            timed = compared(job, dense.path, artifact.path)
         report = assembly.assemble(job, choice, recovered, checked, others, artifact, dense, timed, stage)
         assembly.write(report, stage)
     crops.forget(folder, keep=report.crops is not None)
@@ -518,17 +542,18 @@ def _pictures(job: Job, report: Report, folder: Path) -> tuple[Path, ...]:
 
 def _export_both(job: Job, slim: nn.Module, plan: Plan, stage: Path, scratch: Path) -> tuple[Artifact, Artifact]:
     """The slim ONNX file, and the dense one to compare with (which is not kept)."""
-    options, metadata = job.settings.export, assembly.onnx_metadata(job.checkpoint, plan)
-    example = torch.zeros(job.frame.example_shape)
-    write, source = EXPORTERS["onnx"], job.checkpoint
     with job.watch.stage("export"):
-        if source.architecture == loading.ONNX:
-            artifact = graph.rewrite(source.path, job.model, slim, example, stage / "model.onnx", metadata=metadata)
-        else:
-            artifact = write(
-                slim, example, stage / "model.onnx", opset=options.opset, dynamic=options.dynamic, metadata=metadata
-            )
+        artifact = _slim_file(job, slim, stage / "model.onnx", plan)
         return artifact, job.memo.dense or dense_file(job, scratch, plan)
+
+
+def _slim_file(job: Job, slim: nn.Module, path: Path, plan: Plan | None = None) -> Artifact:
+    """The ONNX file of a slim network: the original's graph with other weights, where the run began with one."""
+    options, source, example = job.settings.export, job.checkpoint, torch.zeros(job.frame.example_shape)
+    metadata = assembly.onnx_metadata(source, plan)
+    if source.architecture == loading.ONNX:
+        return graph.rewrite(source.path, job.model, slim, example, path, metadata=metadata)
+    return EXPORTERS["onnx"](slim, example, path, opset=options.opset, dynamic=options.dynamic, metadata=metadata)
 
 
 def dense_file(job: Job, folder: Path, plan: Plan | None = None) -> Artifact:

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qcompress import choosing, kept_scores
+from qcompress import choosing, kept_rounds, kept_scores
 from qcompress._version import __version__
 from qcompress.alignment import Alignment
 from qcompress.budgets import Budget
@@ -68,6 +68,7 @@ def forget(folder: Path) -> None:
     """Removes what was kept to go on from."""
     journal.forget(folder)
     kept_scores.forget(folder)
+    kept_rounds.forget(folder)
     state.forget(folder)
 
 

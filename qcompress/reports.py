@@ -34,6 +34,7 @@ __all__ = [
     "RecoverFacts",
     "RefineFacts",
     "Report",
+    "RoundFacts",
     "SearchFacts",
     "SmallestFacts",
     "SplitBlockFacts",
@@ -41,6 +42,7 @@ __all__ = [
     "SsimFacts",
     "Status",
     "StepFacts",
+    "TargetFacts",
     "TrainingFacts",
     "TrialFacts",
     "UnitFacts",
@@ -197,6 +199,38 @@ class LatencyFacts(_Facts):
     verdict: Literal["faster", "slower", "no difference shown"]
     input_shape: tuple[int, ...] = ()
     predicted: PredictedFacts | None = None
+
+
+class RoundFacts(_Facts):
+    """A choice that was timed before it was refined: see `qcompress.rounds.Round`. Values are in the unit of the target.
+
+    `allowed` is what the table was to predict at least (times as fast) or at most (ms). `correction` is measured over predicted
+    time: what the target is divided by for the next choice, where this one missed it.
+    """
+
+    allowed: Number
+    predicted: Number
+    measured: Number
+    ci95: tuple[Number, Number]
+    runs: int
+    correction: Number
+    reached: Literal["met", "missed", "undecided"]
+
+
+class TargetFacts(_Facts):
+    """A target of latency, and whether the ONNX file that was written reaches it, by its 95 % interval.
+
+    `rounds` are the choices that led to it; `skipped` says why none was timed, `ended` why no further one was made.
+    """
+
+    unit: Literal["times", "ms"]
+    asked: Number
+    measured: Number
+    ci95: tuple[Number, Number]
+    reached: Literal["met", "missed", "undecided"]
+    rounds: tuple[RoundFacts, ...] = ()
+    skipped: Text | None = None
+    ended: Text | None = None
 
 
 class ParityFacts(_Facts):
@@ -504,6 +538,7 @@ class Report(_Facts):
     cost: Cost
     metric: MetricFacts
     latency: LatencyFacts | None = None
+    target: TargetFacts | None = None
     parity: ParityFacts | None = None
     search: SearchFacts
     smallest: SmallestFacts | None = None
