@@ -13,6 +13,7 @@ from qcompress.alignment import Alignment
 from qcompress.budgets import Budget
 from qcompress.errors import BackendError, InterruptedRunError
 from qcompress.problem import Problem, holding
+from qcompress.progress import Advance
 from qcompress.scores import Scores
 from qcompress.search import to_capacity
 from qcompress.searching import Found, is_remote, search
@@ -23,7 +24,7 @@ from qcompress.workers.measuring import SpreadPasses
 if TYPE_CHECKING:
     from qcompress.pipeline import Job
 
-__all__ = ["digest", "find", "key_of_job", "problem", "score"]
+__all__ = ["digest", "find", "key_of_job", "prepare", "problem", "score"]
 
 
 def find(
@@ -46,6 +47,17 @@ def find(
     scores = job.memo.scores = score(job, crew) if job.memo.scores is None else job.memo.scores
     with _keeping(scores, key, folder, always=keep):
         return _searched(job, lambda: _from_scores(job, crew, scores, target, alignment), target, alignment)
+
+
+def prepare(job: Job) -> None:
+    """Computes what the objective needs whatever the budget, for all runs that share the memo of the job."""
+    if isinstance(job.settings.search.objective, qubo.Reconstruction):
+        _ = job.static_repair  # a stage of its own
+        with job.watch.stage("reconstruction", 1.0) as advance:
+            _eliminated(job, advance)
+    elif job.memo.scores is None:
+        with job.crew() as crew:
+            job.memo.scores = score(job, crew)
 
 
 def problem(job: Job, crew: Crew, target: Budget, alignment: Alignment) -> Problem:
@@ -87,22 +99,29 @@ def _searched(job: Job, make: Callable[[], Problem], target: Budget, alignment: 
 
 
 def _reconstruction(job: Job, target: Budget, alignment: Alignment) -> Problem:
+    _ = job.static_repair  # a stage of its own
+    with job.watch.stage("reconstruction", 1.0) as advance:
+        known = _eliminated(job, advance)
+        found = reconstruction.formulate(known, target, alignment, job.settings.seed)
+        advance(1.0, f"{known.measurements} measurements")
+    return found.problem
+
+
+def _eliminated(job: Job, advance: Advance) -> reconstruction.Eliminated:
+    """What the units cost that are eliminated one by one, computed once."""
     objective = job.settings.search.objective
     assert isinstance(objective, qubo.Reconstruction)
-    moments = job.static_repair.moments  # a stage of its own
-    with job.watch.stage("reconstruction", 1.0) as advance:
-        known = job.memo.eliminated = job.memo.eliminated or reconstruction.eliminated(
+    if job.memo.eliminated is None:
+        job.memo.eliminated = reconstruction.eliminated(
             job.model,
             job.groups,
             job.calibration(),
             job.metric,
-            moments,
+            job.static_repair.moments,
             calibrated=bool(objective.calibrated),
             progress=lambda done, note="": advance(0.9 * done, note),
         )
-        found = reconstruction.formulate(known, target, alignment, job.settings.seed)
-        advance(1.0, f"{known.measurements} measurements")
-    return found.problem
+    return job.memo.eliminated
 
 
 def _from_scores(job: Job, crew: Crew, scores: Scores, target: Budget, alignment: Alignment) -> Problem:

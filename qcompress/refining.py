@@ -34,7 +34,7 @@ from qcompress.workers.measuring import SpreadMetric
 if TYPE_CHECKING:
     from qcompress.pipeline import Job
 
-__all__ = ["check_folder", "check_resume", "complete", "forget", "refined", "resumable"]
+__all__ = ["check_folder", "check_resume", "complete", "forget", "refined", "resumable", "unfinished"]
 
 
 def check_resume(settings: Settings, *, resume: bool, remote: bool) -> None:
@@ -70,6 +70,11 @@ def forget(folder: Path) -> None:
     kept_scores.forget(folder)
     kept_rounds.forget(folder)
     state.forget(folder)
+
+
+def unfinished(folder: Path) -> bool:
+    """Whether `folder` has what a run left that can go on."""
+    return bool(_left(folder))
 
 
 def _left(folder: Path) -> list[Path]:
