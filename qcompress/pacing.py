@@ -124,7 +124,7 @@ def _said(goal: Goal, rounds: list[Round], *, again: bool) -> str:
         f"{goal.value(made.measured):.2f}{unit} ({low:.2f} to {high:.2f}), asked {goal.asked:g}{unit}: "
         f"{goal.reached(made.measured)}"
     )
-    return f"{text}; the table is corrected by {goal.correction(made):.3f}, and chosen by again" if again else text
+    return f"{text}; the table is corrected by {goal.correction(made):.3f}, and another choice made" if again else text
 
 
 def _places(job: Job, folder: Path) -> list[Path]:

@@ -184,7 +184,8 @@ class _Course:
         try:
             found.update(made_apart(self._job, places, number, resume=self._resume))
         except KeyboardInterrupt:
-            self._observer.say(f"interrupted: {len(found)} points are made, and are timed now (Ctrl-C again to give up)")
+            if found:
+                self._observer.say("interrupted: what is made so far is timed now and written (Ctrl-C again to give up)")
             return found, True
         except WorkerError as error:
             if not found:
