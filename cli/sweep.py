@@ -61,6 +61,14 @@ def sweep(
             "--refine-minutes as many as they allow)."
         ),
     ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Make the points in N processes of one torch thread each, and time them alone afterwards; the result is the "
+            "same for every N from 1. With --ray: N actors share scoring and refinement, point by point.",
+        ),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Output folder (default: NAME.sweep next to the checkpoint).")
     ] = None,
@@ -90,7 +98,7 @@ def sweep(
     rule = None if pick is None else parse_rule(pick)
     if refine_evals is None and given["refine_minutes"] is None:
         refine_evals = 0
-    settings = settings_of(context, refine_evals=refine_evals, **given)
+    settings = settings_of(context, refine_evals=refine_evals, workers=workers, **given)
     found = run(
         checkpoint,
         shares,

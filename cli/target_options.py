@@ -64,10 +64,19 @@ TargetSize = Annotated[
     str | None, typer.Option(metavar="BYTES", help="The float32 ONNX file is to be at most so large: 250kB, 1.5MB, 1MiB.")
 ]
 TargetLatency = Annotated[
-    str | None, typer.Option(metavar="TIME", help="One image of --size is to take at most so long: 8ms, 0.5s.")
+    str | None,
+    typer.Option(
+        metavar="TIME",
+        help="One image of --size is to take at most so long: 8ms, 0.5s; held against what is measured, as --speedup.",
+    ),
 ]
 Speedup = Annotated[
-    float | None, typer.Option(metavar="FACTOR", help="The network is to be predicted so many times as fast: 2.")
+    float | None,
+    typer.Option(
+        metavar="FACTOR",
+        help="The network is to be so many times as fast: 2. Where a choice by the latency table is measured to miss that, the "
+        "table is corrected and another choice made, three at most.",
+    ),
 ]
 
 Smallest = Annotated[

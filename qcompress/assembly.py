@@ -22,7 +22,7 @@ from qcompress.gate.limits import Gate, Measured, Outcome, against_limits
 from qcompress.groups import Groups, Side
 from qcompress.latency import Latency
 from qcompress.latency_model import LatencyModel
-from qcompress.markdown import to_markdown
+from qcompress.markdown import target_values, to_markdown
 from qcompress.metrics import Metric
 from qcompress.plans import Plan
 from qcompress.recover.choice import Recovered
@@ -45,17 +45,20 @@ from qcompress.reports import (
     RecoverFacts,
     RefineFacts,
     Report,
+    RoundFacts,
     SearchFacts,
     SmallestFacts,
     SplitFacts,
     SsimFacts,
     Status,
     StepFacts,
+    TargetFacts,
     TrainingFacts,
     TrialFacts,
     UnitFacts,
     to_json,
 )
+from qcompress.rounds import Measured as Timed
 from qcompress.selection import Selection
 from qcompress.settings import Limits, Settings
 from qcompress.verify import Quality, Verification
@@ -113,6 +116,7 @@ def assemble(
     assert checked.dense is not None
     name = job.metric.name
     drop = job.metric.drop(checked.dense.mean(name), checked.artifact.mean(name))  # not the report's: there infinity is null
+    target = _target_facts(job, timed)
     gate = gated(settings.limits, job.metric.difference_unit, drop, timed, artifact.size_bytes)
     status: Status = "interrupted" if interrupted else _STATUS[gate.outcome]
     return Report(
@@ -124,6 +128,7 @@ def assemble(
             *artifact.notes,
             *checked.notes,
             *_notes(recovered, settings, choice),
+            *_target_notes(target),
             *_restated(checked, others, name, job.metric.unit),
             *_doubts(job.metric, checked),
             *([job.metric.note] if job.metric.note and choice.search else []),
@@ -134,6 +139,7 @@ def assemble(
         cost=_cost_facts(job.groups, choice, artifact, dense),
         metric=metric,
         latency=LatencyFacts.model_validate(timed).model_copy(update={"predicted": _predicted(job, choice)}),
+        target=target,
         parity=ParityFacts.model_validate(checked.parity),
         search=_search_facts(settings, choice),
         smallest=_smallest_facts(job, drop),
@@ -365,6 +371,50 @@ def _predicted(job: Job, choice: Choice) -> PredictedFacts | None:
         return None
     times = {"dense_ms": model({}) / 1e9, "slim_ms": model(choice.kept.counts) / 1e9}
     return PredictedFacts(**times, processor=model.table.device.processor)
+
+
+def _target_facts(job: Job, timed: Latency) -> TargetFacts | None:
+    """A target of latency against the file that was written, and the rounds before it."""
+    paced = job.paced
+    if paced is None:
+        return None
+    goal, found = paced.goal, Timed(timed.speedup, timed.ci95, timed.dense_ms, timed.runs)
+    rounds = tuple(
+        RoundFacts(
+            allowed=goal.predicted(made.allowed_ps),
+            predicted=goal.predicted(made.predicted_ps),
+            measured=goal.value(made.measured),
+            ci95=goal.interval(made.measured),
+            runs=made.measured.runs,
+            correction=goal.correction(made),
+            reached=goal.reached(made.measured),
+        )
+        for made in paced.rounds
+    )
+    return TargetFacts(
+        unit=goal.unit,
+        asked=goal.asked,
+        measured=goal.value(found),
+        ci95=goal.interval(found),
+        reached=goal.reached(found),
+        rounds=rounds,
+        skipped=paced.skipped,
+        ended=paced.ended,
+    )
+
+
+def _target_notes(target: TargetFacts | None) -> tuple[str, ...]:
+    """That a target was missed, or was never held against a measurement, in one line."""
+    if target is None:
+        return ()
+    if target.skipped is not None:
+        return (f"the target was held against the table's prediction alone: {target.skipped}",)
+    if target.reached != "missed":
+        return ()
+    (asked, measured), unit = target_values(target), " ms" if target.unit == "ms" else " times as fast"
+    tried = f"after {len(target.rounds)} choice{'s' * (len(target.rounds) != 1)}"
+    ended = f"; {target.ended}" if target.ended else ""
+    return (f"the target is missed: asked {asked}{unit}, measured {measured} {tried}{ended}",)
 
 
 def _refine_facts(choice: Choice, chooser: Metric) -> RefineFacts:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,9 +13,10 @@ from qcompress.alignment import Alignment
 from qcompress.budgets import Budget
 from qcompress.errors import BackendError, InterruptedRunError
 from qcompress.problem import Problem, holding
+from qcompress.progress import Advance
 from qcompress.scores import Scores
 from qcompress.search import to_capacity
-from qcompress.searching import Found, search
+from qcompress.searching import Found, is_remote, search
 from qcompress.solvers.profile import Profiles
 from qcompress.workers.contract import Crew
 from qcompress.workers.measuring import SpreadPasses
@@ -23,7 +24,7 @@ from qcompress.workers.measuring import SpreadPasses
 if TYPE_CHECKING:
     from qcompress.pipeline import Job
 
-__all__ = ["digest", "find", "key_of_job", "problem", "score"]
+__all__ = ["digest", "find", "key_of_job", "prepare", "problem", "score"]
 
 
 def find(
@@ -37,7 +38,7 @@ def find(
     Raises BackendError, UsageError.
     """
     if isinstance(job.settings.search.objective, qubo.Reconstruction):
-        return _searched(job, _reconstruction(job, target, alignment), target, alignment)
+        return _searched(job, lambda: _reconstruction(job, target, alignment), target, alignment)
     key = key_of_job(job)
     if job.memo.scores is None and folder is not None:
         job.memo.scores = kept_scores.recall(job.groups.space, key, folder)
@@ -45,7 +46,18 @@ def find(
             job.watch.say("scores: those of the last run, which did not finish")
     scores = job.memo.scores = score(job, crew) if job.memo.scores is None else job.memo.scores
     with _keeping(scores, key, folder, always=keep):
-        return _searched(job, _from_scores(job, crew, scores, target, alignment), target, alignment)
+        return _searched(job, lambda: _from_scores(job, crew, scores, target, alignment), target, alignment)
+
+
+def prepare(job: Job) -> None:
+    """Computes what the objective needs whatever the budget, for all runs that share the memo of the job."""
+    if isinstance(job.settings.search.objective, qubo.Reconstruction):
+        _ = job.static_repair  # a stage of its own
+        with job.watch.stage("reconstruction", 1.0) as advance:
+            _eliminated(job, advance)
+    elif job.memo.scores is None:
+        with job.crew() as crew:
+            job.memo.scores = score(job, crew)
 
 
 def problem(job: Job, crew: Crew, target: Budget, alignment: Alignment) -> Problem:
@@ -68,8 +80,12 @@ def score(job: Job, crew: Crew, pruned: tuple[int, ...] = ()) -> Scores:
         return scoring.score(job.model, job.groups, job.calibration(), job.metric.loss, passes=passes, progress=advance)
 
 
-def _searched(job: Job, problem: Problem, target: Budget, alignment: Alignment) -> Found:
+def _searched(job: Job, make: Callable[[], Problem], target: Budget, alignment: Alignment) -> Found:
+    """What is found in the problem; the same again where the last search was for the same budget and counts."""
     settings = job.settings
+    if job.memo.found is not None and job.memo.found[:2] == (target, alignment):
+        return job.memo.found[2]
+    problem = make()
     with job.watch.stage("capacity search") as advance:
         found = search(problem, target, alignment, settings.search, settings.seed, job.watch.say)
         result = found.search
@@ -77,26 +93,35 @@ def _searched(job: Job, problem: Problem, target: Budget, alignment: Alignment) 
         proven = f", bound {result.certificate.bound:.4f}" if result.certificate else ""
         energies = f"energy {result.energy:.4f}, greedy {result.greedy_energy:.4f}{proven}"
         advance(1, f"{len(result.selection)} units, {energies}{blocks}")
+    if not is_remote(settings.search):
+        job.memo.found = target, alignment, found
     return found
 
 
 def _reconstruction(job: Job, target: Budget, alignment: Alignment) -> Problem:
+    _ = job.static_repair  # a stage of its own
+    with job.watch.stage("reconstruction", 1.0) as advance:
+        known = _eliminated(job, advance)
+        found = reconstruction.formulate(known, target, alignment, job.settings.seed)
+        advance(1.0, f"{known.measurements} measurements")
+    return found.problem
+
+
+def _eliminated(job: Job, advance: Advance) -> reconstruction.Eliminated:
+    """What the units cost that are eliminated one by one, computed once."""
     objective = job.settings.search.objective
     assert isinstance(objective, qubo.Reconstruction)
-    moments = job.static_repair.moments  # a stage of its own
-    with job.watch.stage("reconstruction", 1.0) as advance:
-        known = job.memo.eliminated = job.memo.eliminated or reconstruction.eliminated(
+    if job.memo.eliminated is None:
+        job.memo.eliminated = reconstruction.eliminated(
             job.model,
             job.groups,
             job.calibration(),
             job.metric,
-            moments,
+            job.static_repair.moments,
             calibrated=bool(objective.calibrated),
             progress=lambda done, note="": advance(0.9 * done, note),
         )
-        found = reconstruction.formulate(known, target, alignment, job.settings.seed)
-        advance(1.0, f"{known.measurements} measurements")
-    return found.problem
+    return job.memo.eliminated
 
 
 def _from_scores(job: Job, crew: Crew, scores: Scores, target: Budget, alignment: Alignment) -> Problem:

@@ -33,7 +33,7 @@ from qcompress.weights import read_safetensors
 if TYPE_CHECKING:
     from qcompress.pipeline import Choice, Job
 
-__all__ = ["Kept", "keep", "recall"]
+__all__ = ["Kept", "exists", "keep", "recall"]
 
 _RECORD = "qcompress_run"  # in the metadata
 _LARGEST_RECORD = 16 * 2**20
@@ -179,6 +179,11 @@ def keep(folder: Path, key: str, job: Job, choice: Choice, recovered: Recovered)
     )
     write_bytes(_path(folder, key), safetensors.torch.save(state, {_RECORD: record.model_dump_json()}))
     job.watch.say(f"cache: kept as {_path(folder, key)}")
+
+
+def exists(folder: Path, key: str) -> bool:
+    """Whether there is something under `key`; only `recall` tells whether it holds."""
+    return _path(folder, key).is_file()
 
 
 def recall(folder: Path, key: str, job: Job) -> Kept | None:

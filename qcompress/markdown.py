@@ -14,11 +14,12 @@ from qcompress.reports import (
     PredictedFacts,
     Report,
     Status,
+    TargetFacts,
 )
 from qcompress.visible import visible
 from qcompress.widths import counted
 
-__all__ = ["headline", "metric_title", "summary_rows", "to_markdown"]
+__all__ = ["headline", "metric_title", "summary_rows", "target_values", "to_markdown"]
 
 _TITLES = {"ssim": "SSIM", "top1": "top-1 accuracy", "miou": "mean IoU"}
 _BAR = 16  # characters of a full bar
@@ -116,6 +117,8 @@ def _quality_notes(report: Report) -> Iterator[str]:
         )
     if latency is not None and latency.predicted is not None:
         yield _predicted_latency(latency, latency.predicted)
+    if report.target is not None:
+        yield from _target(report.target)
     if parity is not None:
         verdict = "passed" if parity.passed else "**failed**"
         yield (
@@ -132,6 +135,39 @@ def _predicted_latency(latency: LatencyFacts, found: PredictedFacts) -> str:
         f"Predicted by the latency table ({escape(found.processor)}): {times}, {plain(ratio, 2)} times as fast; "
         f"measured here: {plain(latency.speedup, 2)} times."
     )
+
+
+def target_values(found: TargetFacts) -> tuple[str, str]:
+    """What was asked, and what was measured with its interval; without the unit."""
+    return f"{found.asked or 0:g}", f"{plain(found.measured, 2)} ({_interval(found.ci95)})"
+
+
+def _target(found: TargetFacts) -> Iterator[str]:
+    """Whether the file reaches what was asked, and the choices on the way."""
+    unit = {"ms": " ms", "times": " times as fast"}[found.unit]
+    asked, measured = target_values(found)
+    said = {"met": "met", "missed": "**missed**", "undecided": "not decided, the interval contains it"}[found.reached]
+    if found.skipped is not None:
+        yield f"Target: {asked}{unit}, by the latency table alone: {escape(found.skipped)}."
+        return
+    ended = f" No tighter choice was made: {escape(found.ended)}." if found.ended else ""
+    yield (
+        f"Target: {asked}{unit}; measured of the ONNX file: {measured}: {said}.{ended} Each choice was timed before it was "
+        "refined and repaired; where it missed, the table was corrected by what was measured over what was predicted:"
+    )
+    rows = (
+        (
+            str(number),
+            *(plain(value, 2) for value in (made.allowed, made.predicted, made.measured)),
+            _interval(made.ci95),
+            plain(made.correction, 3),
+            made.reached,
+        )
+        for number, made in enumerate(found.rounds, start=1)
+    )
+    bound = "at most" if found.unit == "ms" else "at least"
+    head = ("choice", f"to be predicted, {bound}", "predicted", "measured", "95 % interval", "correction", "")
+    yield table(head, rows)
 
 
 def _bars(report: Report) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -22,6 +23,7 @@ from qcompress import (
     latency,
     loading,
     offline,
+    pacing,
     plans,
     pricing,
     qubo,
@@ -45,6 +47,7 @@ from qcompress.factories import is_factory
 from qcompress.framing import Frame, frame, frame_of, load_images, runner
 from qcompress.gradual import Aim, PruningStep
 from qcompress.groups import Groups
+from qcompress.latency import Latency
 from qcompress.memo import Memo
 from qcompress.metrics import Metric, companions, metric
 from qcompress.output import claim, staging
@@ -60,6 +63,7 @@ from qcompress.recover.static import StaticRepair
 from qcompress.refine.contract import RefineResult
 from qcompress.refine.proposers import proposer
 from qcompress.reports import QpuFacts, Report
+from qcompress.rounds import Paced
 from qcompress.search import SearchResult
 from qcompress.searching import Found, check_backend, is_remote
 from qcompress.selection import Selection
@@ -74,13 +78,16 @@ from qcompress.workers.hiring import Wanted, hired
 __all__ = [
     "Choice",
     "Job",
+    "Made",
     "Result",
     "apply",
     "carry_out",
     "choose",
+    "complete",
     "default_folder",
     "dense_file",
     "finish",
+    "make",
     "prepare",
     "prune",
     "repair",
@@ -97,7 +104,8 @@ class Job:
     """What every stage of a run works on. `model` is the dense network, on the device of the run.
 
     `prices` are those of budgets that are measured; `sized` says how the share of the budget was found, if it was sought; `aim`
-    is what is to go where that is not what the settings ask for: in a step of several.
+    is what is to go where that is not what the settings ask for: in a step of several, or after a target that was missed, whose
+    rounds are `paced`.
     """
 
     settings: Settings
@@ -112,6 +120,7 @@ class Job:
     aim: Aim | None = None
     memo: Memo = field(default_factory=Memo)
     sized: Sized | None = None
+    paced: Paced | None = None
 
     @cached_property
     def asked(self) -> tuple[Budget, Alignment]:
@@ -196,6 +205,25 @@ class Choice:
 
 
 @dataclass(frozen=True, eq=False)
+class Made:
+    """A run but for what is timed: what goes, the network that is left (CPU, eval mode), its files, and what they are worth.
+
+    The files lie in the folder of `artifact`. `others` are networks on the way to it, measured on the report images.
+    """
+
+    choice: Choice
+    recovered: Recovered
+    artifact: Artifact
+    checked: verification.Verification
+    others: Mapping[str, verification.Quality]
+
+    def within(self, folder: Path) -> Made:
+        """The same with its files in another folder, where they were moved to."""
+        path = folder / self.artifact.path.name
+        return replace(self, artifact=replace(self.artifact, path=path), checked=replace(self.checked, path=path))
+
+
+@dataclass(frozen=True, eq=False)
 class Result:
     """What a run leaves: the folder it wrote, the report in it, the slim network (CPU, eval mode), pictures where asked for."""
 
@@ -265,23 +293,51 @@ def carry_out(job: Job, folder: Path, *, known: offline.SelectionFile | None = N
     with refining.resumable(folder):
         if isinstance(settings.target, Smallest):
             job = smallest.sized(job, _attempt)
-            settings = job.settings
+        if pacing.wanted(job) and given is None:
+            with tempfile.TemporaryDirectory() as scratch:
+                unrefined, time = partial(_selected, folder=folder), partial(_timed_as_cut, scratch=Path(scratch))
+                job = pacing.paced(job, unrefined, time, folder, resume=resume)
         choice, recovered = _decided(job, folder, given, known, resume=resume)
-        plan = Plan.of(
-            slim_folder.source_of(job.checkpoint),
-            job.groups,
-            choice.kept,
-            budget=settings.budget,
-            sparsity=share_of(settings, job.asked[0]),
-            objective=qubo.name_of(settings.search.objective),
-            backend=settings.search.backend if known is None else known.backend,
-            seed=settings.seed,
-            ignore=settings.search.ignore,
-        )
-        result = finish(job, choice, recovered, plan, folder)
+        result = finish(job, choice, recovered, _plan_of(job, choice, known), folder)
     if refining.complete(choice.refinement, recovered.training):
         refining.forget(folder)
     return result
+
+
+def make(job: Job, folder: Path, place: Path, *, resume: bool = False) -> Made:
+    """What `carry_out` does before anything is timed, for a share of a budget: the files of the slim folder are in `place`.
+
+    What lets the run go on is kept in `folder`. Raises as `prune`.
+    """
+    with refining.resumable(folder):
+        choice, recovered = _decided(job, folder, None, None, resume=resume)
+        return _made(job, choice, recovered, _plan_of(job, choice), place)
+
+
+def complete(job: Job, made: Made, folder: Path) -> Result:
+    """The rest of it, for what `make` made of this job: times the network, and writes the slim folder `folder`."""
+    with refining.resumable(folder), staging(folder) as stage:
+        for path in sorted(made.artifact.path.parent.iterdir()):
+            shutil.move(path, stage / path.name)
+        report = _timed(job, made.within(stage), stage)
+    if refining.complete(made.choice.refinement, made.recovered.training):
+        refining.forget(folder)
+    return _result(job, made, report, folder)
+
+
+def _plan_of(job: Job, choice: Choice, known: offline.SelectionFile | None = None) -> Plan:
+    settings = job.settings
+    return Plan.of(
+        slim_folder.source_of(job.checkpoint),
+        job.groups,
+        choice.kept,
+        budget=settings.budget,
+        sparsity=share_of(settings, job.asked[0]),
+        objective=qubo.name_of(settings.search.objective),
+        backend=settings.search.backend if known is None else known.backend,
+        seed=settings.seed,
+        ignore=settings.search.ignore,
+    )
 
 
 def apply(
@@ -317,6 +373,29 @@ def apply(
 def _attempt(job: Job) -> tuple[Selection, nn.Module]:
     choice, recovered = repair(job, choose(job))
     return choice.kept, recovered.model
+
+
+def _selected(job: Job, folder: Path) -> Selection:
+    return choose(job, folder=folder).selected
+
+
+def _timed_as_cut(job: Job, selection: Selection, scratch: Path) -> Latency:
+    """The network without the units of `selection`, not repaired, against the dense one: weights make no difference to time."""
+    written = scratch / "dense.onnx"
+    with job.watch.stage("latency of the choice"):
+        slim = surgery.slim(job.model, job.groups.cuts(selection)).cpu().eval()
+        job.model.cpu()
+        dense = written if written.exists() else dense_file(job, scratch).path
+        timed = compared(job, dense, _slim_file(job, slim, scratch / "slim.onnx").path)
+        job.model.to(job.settings.device)
+    return timed
+
+
+def compared(job: Job, dense: Path, slim: Path) -> Latency:
+    """The two ONNX files in alternation, as the settings want it, on the same input in every run of a seed."""
+    verify, seed = job.settings.verify, job.settings.seed
+    image = seeds.stream(seed, "latency input").random(job.frame.example_shape, dtype="float32")
+    return latency.compare(dense, slim, image, seed=seed, threads=verify.threads, max_seconds=verify.max_seconds)
 
 
 def default_folder(checkpoint: Path) -> Path:
@@ -471,38 +550,53 @@ def repair(job: Job, choice: Choice) -> tuple[Choice, Recovered]:
 
 def finish(job: Job, choice: Choice, recovered: Recovered, plan: Plan, folder: Path) -> Result:
     """Exports and verifies; the folder's files appear together at the end, or not at all. Pictures come after them."""
+    with staging(folder) as stage:
+        made = _made(job, choice, recovered, plan, stage)
+        report = _timed(job, made, stage)
+    return _result(job, made, report, folder)
+
+
+def _made(job: Job, choice: Choice, recovered: Recovered, plan: Plan, stage: Path) -> Made:
+    """Exports into `stage`, and verifies."""
     slim = recovered.model.cpu().eval()
     job.model.cpu()
-    with staging(folder) as stage, tempfile.TemporaryDirectory() as scratch:
-        slim_folder.save(stage, plan, slim)
-        artifact, dense = _export_both(job, slim, plan, stage, Path(scratch))
-        with job.watch.stage("verification"):
-            checked = verification.verify(
-                artifact.path, reference=slim, dense=job.model, report=job.splits.report, metrics=job.metrics
-            )
-            if checked.parity is None or not checked.parity.passed:
-                raise ExportError(f"the ONNX file differs from the PyTorch network: {checked.parity}", "report this, please")
-            others = {
-                name: verification.measure(surgery.slim(job.model, job.groups.cuts(selection)), job.splits.report, job.metrics)
-                for name, selection in (("selected", choice.selected), ("refined", choice.refined))
-            }
-            if recovered.batchnorm_reestimated:
-                restated = reestimate_batchnorm(job.model, job.calibration().to("cpu"))
-                others["dense, re-estimated"] = verification.measure(restated, job.splits.report, job.metrics)
+    slim_folder.save(stage, plan, slim)
+    with job.watch.stage("export"):
+        artifact = _slim_file(job, slim, stage / "model.onnx", plan)
+    with job.watch.stage("verification"):
+        checked = verification.verify(
+            artifact.path, reference=slim, dense=job.model, report=job.splits.report, metrics=job.metrics
+        )
+        if checked.parity is None or not checked.parity.passed:
+            raise ExportError(f"the ONNX file differs from the PyTorch network: {checked.parity}", "report this, please")
+        others = {
+            name: verification.measure(surgery.slim(job.model, job.groups.cuts(selection)), job.splits.report, job.metrics)
+            for name, selection in (("selected", choice.selected), ("refined", choice.refined))
+        }
+        if recovered.batchnorm_reestimated:
+            restated = reestimate_batchnorm(job.model, job.calibration().to("cpu"))
+            others["dense, re-estimated"] = verification.measure(restated, job.splits.report, job.metrics)
+    return Made(choice, recovered, artifact, checked, others)
+
+
+def _timed(job: Job, made: Made, stage: Path) -> Report:
+    """Times what was made in alternation with the dense network, and writes the report of it all into `stage`."""
+    job.model.cpu()
+    with tempfile.TemporaryDirectory() as scratch:
+        dense = job.memo.dense
+        if dense is None:
+            with job.watch.stage("dense network"):
+                dense = dense_file(job, Path(scratch))
         with job.watch.stage("latency"):
-            image = seeds.stream(job.settings.seed, "latency input").random(job.frame.example_shape, dtype="float32")
-            timed = latency.compare(
-                dense.path,
-                artifact.path,
-                image,
-                seed=job.settings.seed,
-                threads=job.settings.verify.threads,
-                max_seconds=job.settings.verify.max_seconds,
-            )
-        report = assembly.assemble(job, choice, recovered, checked, others, artifact, dense, timed, stage)
-        assembly.write(report, stage)
+            timed = compared(job, dense.path, made.artifact.path)
+    report = assembly.assemble(job, made.choice, made.recovered, made.checked, made.others, made.artifact, dense, timed, stage)
+    assembly.write(report, stage)
+    return report
+
+
+def _result(job: Job, made: Made, report: Report, folder: Path) -> Result:
     crops.forget(folder, keep=report.crops is not None)
-    return Result(folder, report, slim, _pictures(job, report, folder))
+    return Result(folder, report, made.recovered.model, _pictures(job, report, folder))
 
 
 def _pictures(job: Job, report: Report, folder: Path) -> tuple[Path, ...]:
@@ -516,23 +610,17 @@ def _pictures(job: Job, report: Report, folder: Path) -> tuple[Path, ...]:
         return tuple(illustrate(report, folder))
 
 
-def _export_both(job: Job, slim: nn.Module, plan: Plan, stage: Path, scratch: Path) -> tuple[Artifact, Artifact]:
-    """The slim ONNX file, and the dense one to compare with (which is not kept)."""
-    options, metadata = job.settings.export, assembly.onnx_metadata(job.checkpoint, plan)
-    example = torch.zeros(job.frame.example_shape)
-    write, source = EXPORTERS["onnx"], job.checkpoint
-    with job.watch.stage("export"):
-        if source.architecture == loading.ONNX:
-            artifact = graph.rewrite(source.path, job.model, slim, example, stage / "model.onnx", metadata=metadata)
-        else:
-            artifact = write(
-                slim, example, stage / "model.onnx", opset=options.opset, dynamic=options.dynamic, metadata=metadata
-            )
-        return artifact, job.memo.dense or dense_file(job, scratch, plan)
+def _slim_file(job: Job, slim: nn.Module, path: Path, plan: Plan | None = None) -> Artifact:
+    """The ONNX file of a slim network: the original's graph with other weights, where the run began with one."""
+    options, source, example = job.settings.export, job.checkpoint, torch.zeros(job.frame.example_shape)
+    metadata = assembly.onnx_metadata(source, plan)
+    if source.architecture == loading.ONNX:
+        return graph.rewrite(source.path, job.model, slim, example, path, metadata=metadata)
+    return EXPORTERS["onnx"](slim, example, path, opset=options.opset, dynamic=options.dynamic, metadata=metadata)
 
 
-def dense_file(job: Job, folder: Path, plan: Plan | None = None) -> Artifact:
-    """The ONNX file of the dense network, written into `folder` unless the run began with it; of no plan, it is as large."""
+def dense_file(job: Job, folder: Path) -> Artifact:
+    """The ONNX file of the dense network, written into `folder` unless the run began with it; as large as one of a plan."""
     options, source = job.settings.export, job.checkpoint
     if source.architecture == loading.ONNX:
         return graph.original(source.path)
@@ -542,5 +630,5 @@ def dense_file(job: Job, folder: Path, plan: Plan | None = None) -> Artifact:
         folder / "dense.onnx",
         opset=options.opset,
         dynamic=options.dynamic,
-        metadata=assembly.onnx_metadata(source, plan),
+        metadata=assembly.onnx_metadata(source, None),
     )

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qcompress import choosing, kept_scores
+from qcompress import choosing, kept_rounds, kept_scores
 from qcompress._version import __version__
 from qcompress.alignment import Alignment
 from qcompress.budgets import Budget
@@ -34,7 +34,7 @@ from qcompress.workers.measuring import SpreadMetric
 if TYPE_CHECKING:
     from qcompress.pipeline import Job
 
-__all__ = ["check_folder", "check_resume", "complete", "forget", "refined", "resumable"]
+__all__ = ["check_folder", "check_resume", "complete", "forget", "refined", "resumable", "unfinished"]
 
 
 def check_resume(settings: Settings, *, resume: bool, remote: bool) -> None:
@@ -68,7 +68,13 @@ def forget(folder: Path) -> None:
     """Removes what was kept to go on from."""
     journal.forget(folder)
     kept_scores.forget(folder)
+    kept_rounds.forget(folder)
     state.forget(folder)
+
+
+def unfinished(folder: Path) -> bool:
+    """Whether `folder` has what a run left that can go on."""
+    return bool(_left(folder))
 
 
 def _left(folder: Path) -> list[Path]:

@@ -48,6 +48,7 @@ __all__ = [
     "RecoverFacts",
     "RefineFacts",
     "Report",
+    "RoundFacts",
     "SearchFacts",
     "SmallestFacts",
     "SplitBlockFacts",
@@ -55,6 +56,7 @@ __all__ = [
     "SsimFacts",
     "Status",
     "StepFacts",
+    "TargetFacts",
     "TrainingFacts",
     "TrialFacts",
     "UnitFacts",
@@ -189,6 +191,38 @@ class LatencyFacts(Facts):
     predicted: PredictedFacts | None = None
 
 
+class RoundFacts(Facts):
+    """A choice that was timed before it was refined: see `qcompress.rounds.Round`. Values are in the unit of the target.
+
+    `allowed` is what the table was to predict at least (times as fast) or at most (ms). `correction` is measured over predicted
+    time: what the target is divided by for the next choice, where this one missed it.
+    """
+
+    allowed: Number
+    predicted: Number
+    measured: Number
+    ci95: tuple[Number, Number]
+    runs: int
+    correction: Number
+    reached: Literal["met", "missed", "undecided"]
+
+
+class TargetFacts(Facts):
+    """A target of latency, and whether the ONNX file that was written reaches it, by its 95 % interval.
+
+    `rounds` are the choices that led to it; `skipped` says why none was timed, `ended` why no further one was made.
+    """
+
+    unit: Literal["times", "ms"]
+    asked: Number
+    measured: Number
+    ci95: tuple[Number, Number]
+    reached: Literal["met", "missed", "undecided"]
+    rounds: tuple[RoundFacts, ...] = ()
+    skipped: Text | None = None
+    ended: Text | None = None
+
+
 class ParityFacts(Facts):
     """The ONNX file against the PyTorch network: largest difference, and over the largest output."""
 
@@ -305,6 +339,7 @@ class Report(Facts):
     cost: Cost
     metric: MetricFacts
     latency: LatencyFacts | None = None
+    target: TargetFacts | None = None
     parity: ParityFacts | None = None
     search: SearchFacts
     smallest: SmallestFacts | None = None

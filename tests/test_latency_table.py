@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tables import of_plain_costs, table_of
 
 from qcompress import loading, profiling, tracing
 from qcompress.asking import Price, asked
@@ -23,7 +24,7 @@ from qcompress.exporters import timing
 from qcompress.exporters.runtime import open_bytes
 from qcompress.groups import Groups
 from qcompress.latency_model import LatencyModel, computed
-from qcompress.latency_table import DeviceFacts, LatencyTable, read
+from qcompress.latency_table import LatencyTable, read
 from qcompress.profiling import Jobs
 from qcompress.settings import SearchOptions, Settings
 from qcompress.targets import Speedup
@@ -46,36 +47,9 @@ def jobs(loaded: Checkpoint, groups: Groups) -> Jobs:
     return profiling.plan(loaded, groups, block=4)
 
 
-def table_of(jobs: Jobs, times: list[float | None]) -> LatencyTable:
-    device = DeviceFacts(processor="none", system="none", onnxruntime="0")
-    return LatencyTable(**dict(jobs.plan), device=device, times_ns=tuple(times))
-
-
 @pytest.fixture(scope="module")
 def table(jobs: Jobs, groups: Groups) -> LatencyTable:
-    """Of a machine that takes 2 ns for a pair of channels of a layer, 20 and 30 for light convolutions, 20 for the rest."""
-    plan = jobs.plan
-    times: list[float | None] = [50.0] * len(jobs.models)
-    for carrier in plan.carriers:
-        times[carrier.twice] = 80.0
-    for shape in plan.shapes:
-        light = 20.0 * bool(shape.before) + 30.0 * bool(shape.after)
-        for i, row in zip(shape.inputs, shape.jobs, strict=True):
-            for o, job in zip(shape.outputs, row, strict=True):
-                times[job] = light + 2 * i * o
-    for operation in plan.operations:
-        times[operation.job] = 20.0 * len(operation.before) + 30.0 * len(operation.after)
-    layers = {layer.name: layer for layer in groups.layers}
-    for network in plan.networks:
-        kept = [
-            (
-                groups.kept_channels(layers[t.name], "in", network.pruned),
-                groups.kept_channels(layers[t.name], "out", network.pruned),
-            )
-            for t in plan.layers
-        ]
-        times[network.job] = 20.0 + sum(2.0 * i * o for i, o in kept)
-    return table_of(jobs, times)
+    return of_plain_costs(jobs, groups)
 
 
 def test_every_model_runs_and_whole_networks_have_the_dense_output(

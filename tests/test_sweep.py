@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 import shutil
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +16,27 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qcompress import reconstruction
+from qcompress import Settings, latency, pipeline, reconstruction
 from qcompress.cli.main import main
 from qcompress.cli.option_table import options_of
 from qcompress.cli.prune import prune
 from qcompress.cli.sweep import sweep as command
-from qcompress.errors import UsageError
+from qcompress.errors import OutputError, UsageError, WorkerError
 from qcompress.plots.front import Dot, front
+from qcompress.progress import SILENT
 from qcompress.reports import CheckpointFacts
-from qcompress.sweeping import run
+from qcompress.settings import DataOptions, VerifyOptions
+from qcompress.sweeping import making, run
 from qcompress.sweeping.facts import DenseFacts, PointFacts, SweepFacts, ranked
 from qcompress.sweeping.front import Place, knee, on_front
+from qcompress.sweeping.making import Broken, Finished
 from qcompress.sweeping.rules import parse_rule, picked
 from qcompress.sweeping.shares import parse_shares
 from qcompress.sweeping.table import rows, to_markdown
+from qcompress.workers.contract import Done, Failed, Lost
 
 NUMBER = st.floats(-10, 10).map(lambda value: round(value, 1))
-FAST = ["--noise", "gaussian:25", "--size", "32", "--align", "1", "--no-crops", "--quiet"]
+FAST = ["--noise", "gaussian:25", "--size", "32", "--align", "1", "--no-crops", "--quiet", "--refine-evals", "4"]
 AT = ["--at", "0.25,0.5,0.95"]  # of 40 units in 5 groups 35 can go: the last cannot be met
 
 
@@ -189,6 +196,15 @@ def test_command_lines_that_make_no_sense(
     assert not (tmp_path / "o").exists()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _hasty() -> Iterator[None]:
+    """How long is measured is not what these tests are about."""
+    with pytest.MonkeyPatch.context() as patch:
+        compare = latency.compare
+        patch.setattr(latency, "compare", lambda *given, **options: compare(*given, **{**options, "max_seconds": 0.2}))
+        yield
+
+
 @pytest.fixture(scope="module")
 def swept(checkpoint: Path, images: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any], int]:
     """The folder of a sweep, what was eliminated on the way, and the exit code."""
@@ -202,7 +218,7 @@ def swept(checkpoint: Path, images: Path, tmp_path_factory: pytest.TempPathFacto
 
         patch.setattr(reconstruction, "eliminated", eliminated)
         arguments = ["sweep", str(checkpoint), *AT, "--data", str(images), *FAST, "--pick", "size:1MB", "-o", str(folder)]
-        code = main([*arguments, "--plots"])
+        code = main([*arguments, "--plots", "--workers", "1"])
     return folder, computed, code
 
 
@@ -244,12 +260,24 @@ def test_finished_points_are_kept_and_one_that_is_damaged_or_interrupted_is_made
     with (folder / "net-0.5.slim" / "model.onnx").open("ab") as file:
         file.write(b"\0")
 
-    def interrupt(job: Any, place: Path, **_: Any) -> None:
+    def interrupt(job: Any, place: Path, *_: Any, **__: Any) -> None:
         made.append(place.name)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run, "carry_out", interrupt)
-    arguments = ["sweep", str(checkpoint), "--at", "0.25,0.5", "--data", str(images), *FAST, "-o", str(folder)]
+    monkeypatch.setattr(run, "make", interrupt)
+    arguments = [
+        "sweep",
+        str(checkpoint),
+        "--at",
+        "0.25,0.5",
+        "--data",
+        str(images),
+        *FAST,
+        "--workers",
+        "1",
+        "-o",
+        str(folder),
+    ]
     assert main(arguments) == 130
     assert made == ["net-0.5.slim"]
     assert "1 of 2 points" in capsys.readouterr().err
@@ -263,3 +291,81 @@ def test_finished_points_are_kept_and_one_that_is_damaged_or_interrupted_is_made
     assert (found["status"], found["pick"]["share"], found["dense"]["macs"] > 0) == ("pick-missed", None, True)
     assert main([*arguments, "--seed", "1"]) == 130  # another run, to which nothing belongs
     assert made[1:] == ["net-0.25.slim"]
+
+
+@pytest.mark.slow
+def test_points_of_workers_are_those_made_in_turn_to_the_last_bit(
+    swept: tuple[Path, list[Any], int], checkpoint: Path, images: Path, tmp_path: Path
+) -> None:
+    """The last cannot be met, which no worker is asked for."""
+    out = tmp_path / "net.sweep"
+    assert main(["sweep", str(checkpoint), *AT, "--data", str(images), *FAST, "--workers", "2", "-o", str(out)]) == 1
+    one, two = (json.loads((folder / "sweep.json").read_text()) for folder in (swept[0], out))
+    timed = {"speedup", "ci95", "rounds", "report"}
+    for first, second in zip(one["points"], two["points"], strict=True):
+        assert {name: first[name] for name in first.keys() - timed} == {name: second[name] for name in second.keys() - timed}
+        for name in () if first["folder"] is None else ("plan.json", "model.onnx", "model.safetensors"):
+            assert (swept[0] / first["folder"] / name).read_bytes() == (out / first["folder"] / name).read_bytes(), name
+    assert [point["status"] for point in two["points"]] == ["ok", "ok", "failed"]
+    assert not [path for path in out.iterdir() if path.name.startswith(".")]
+
+
+def test_ctrl_c_while_workers_make_points_keeps_those_that_are_made(
+    checkpoint: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They are timed then; a point whose worker was lost is in the table with the reason."""
+    timed: list[Any] = []
+
+    def complete(job: Any, made: Any, folder: Path) -> None:
+        timed.append((job.settings.sparsity, made, job.watch.seconds, folder.name))
+
+    def point_of(self: Any, share: float, *_: Any) -> PointFacts:
+        return PointFacts(share=share, status="ok")
+
+    answers: list[Any] = []
+
+    def made_apart(*_: Any, **__: Any) -> Iterator[Any]:
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                raise answer
+            yield answer
+
+    for name, stub in (("complete", complete), ("made_apart", made_apart)):
+        monkeypatch.setattr(run, name, stub)
+    for name, method in (("_once", lambda *_: None), ("_point", point_of), ("_share_out", lambda _: None)):
+        monkeypatch.setattr(run._Course, name, method)
+    made: Any = object()
+    half, lost = (0.5, Finished(made, {"repair": 1.0})), (0.3, Broken("its worker was lost"))
+    given = ["sweep", str(checkpoint), "--at", "0.25,0.3,0.5", "--data", str(images), *FAST, "-o", str(tmp_path / "o")]
+
+    answers[:] = [half, lost, KeyboardInterrupt()]
+    assert main([*given, "--workers", "2"]) == 130
+    assert "1 of 3 points are finished" in capsys.readouterr().err
+    assert timed == [(0.5, made, {"repair": 1.0}, "net-0.5.slim")]
+    found = json.loads((tmp_path / "o" / "sweep.json").read_text())
+    assert found["status"] == "interrupted"
+    assert [(one["share"], one["status"]) for one in found["points"]] == [(0.3, "failed"), (0.5, "ok")]
+
+    answers[:] = [half, lost, WorkerError("no worker is left", "memory?")]
+    assert main([*given, "--workers", "2"]) == 1
+    found = json.loads((tmp_path / "o" / "sweep.json").read_text())
+    assert [one["reason"] for one in found["points"]] == ["no worker is left; memory?", "its worker was lost", None]
+    assert not [path for path in (tmp_path / "o").iterdir() if path.name.startswith(".")]
+
+
+def test_what_a_worker_answers_is_a_point_or_why_there_is_none() -> None:
+    assert making._found(Failed(MemoryError("no\nroom"))) == Broken("its worker failed: MemoryError: no room")
+    assert making._found(Lost("killed")) == Broken("killed")
+    with pytest.raises(OutputError):
+        making._found(Failed(OutputError("the disk is full")))
+    broken = Broken("no", ("a line",))
+    assert making._found(Done(pickle.dumps(broken))) == broken
+
+
+def test_what_cannot_be_sent_to_workers_is_refused(checkpoint: Path, images: Path, tmp_path: Path) -> None:
+    settings = Settings(data=DataOptions(images, "gaussian:25"), verify=VerifyOptions(size=32), workers=2)
+    job = pipeline.prepare(checkpoint, settings, SILENT)
+    own = replace(job, metric=replace(job.metric, per_image=lambda output, _: output))
+    with pytest.raises(UsageError, match="cannot be sent to workers") as caught:
+        next(iter(making.made_apart(own, {0.5: (tmp_path, tmp_path)}, 2, resume=False)))
+    assert "the metric's, at the top of a module" in (caught.value.hint or "")

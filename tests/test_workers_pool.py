@@ -117,6 +117,26 @@ def test_a_task_that_takes_workers_along_ends_the_run() -> None:
         list(pool_of(stage).run(TASKS))
 
 
+def test_answers_of_tasks_that_do_not_need_one_another() -> None:
+    """One that raises and one that takes workers along are answers; all others are done."""
+
+    def script(number: int, task: Task | None) -> Answer:
+        if task == TASKS[1]:
+            return Failed(DataError("no"))
+        return Lost("gone") if task == TASKS[3] else good(number, task)
+
+    pool = pool_of(Stage(script))
+    found = dict(pool.answers(TASKS))
+    assert sorted(found) == list(range(len(TASKS)))
+    assert [found[place] for place in (0, 2, 4, 5, 6)] == [Done(TASKS[place]) for place in (0, 2, 4, 5, 6)]
+    failed, lost = found[1], found[3]
+    assert isinstance(failed, Failed)
+    assert isinstance(failed.error, DataError)
+    assert isinstance(lost, Lost)
+    assert lost.reason.startswith("3 workers in a row")
+    assert list(pool.run(TASKS[4:])) == TASKS[4:]  # and the pool goes on
+
+
 def test_losses_are_bounded_altogether() -> None:
     """Every worker does one task and is then lost with the next: no task is lost three times, but workers run out."""
     done = dict[int, int]()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from qcompress.sweeping.facts import PointFacts, SweepFacts, known, to_json
 from qcompress.sweeping.front import Place, on_front
 from qcompress.sweeping.table import PICTURE, to_markdown
 
-__all__ = ["NAMES", "PICKED", "copy_picked", "keep", "kept", "unpick", "write"]
+__all__ = ["NAMES", "PICKED", "aside", "copy_picked", "keep", "kept", "unpick", "write"]
 
 FACTS, TEXT, PICKED = "sweep.json", "sweep.md", "picked.slim"
 NAMES = (FACTS, TEXT, PICTURE)
@@ -34,6 +36,22 @@ def write(facts: SweepFacts, folder: Path, *, picture: bool) -> None:
         _remove(folder / PICTURE)
     write_text(folder / TEXT, to_markdown(facts, picture=picture))
     write_text(folder / FACTS, to_json(facts))
+
+
+@contextmanager
+def aside(folder: Path) -> Iterator[Path]:
+    """A hidden folder inside `folder`, on the same disk, for what is unfinished; it vanishes at the end. Raises OutputError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        place = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=folder))
+    except OSError as error:
+        raise output_error(folder, error) from error
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+        if not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def keep(point: PointFacts, place: Path) -> None:

@@ -1,27 +1,19 @@
-"""The sweep itself: what no budget changes is computed once, then every share is a run, one after the other."""
+"""The sweep itself: what no budget changes is computed once, then every share is a run; what is timed is timed alone."""
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
-from qcompress import kept_scores, pricing, processor, refining, run_key
+from qcompress import choosing, kept_runs, kept_scores, pricing, processor, refining, run_key
 from qcompress.assembly import checkpoint_facts, versions
-from qcompress.errors import (
-    BackendError,
-    ExportError,
-    InterruptedRunError,
-    QCompressError,
-    SurgeryError,
-    UsageError,
-)
+from qcompress.errors import InterruptedRunError, UsageError, WorkerError
 from qcompress.judging import Judge, Judged
 from qcompress.output import claim
-from qcompress.pipeline import INTERRUPTED, Job, Result, carry_out, default_folder, dense_file, prepare, wanted
+from qcompress.pipeline import INTERRUPTED, Job, Made, Result, complete, default_folder, dense_file, make, prepare, wanted
 from qcompress.plots.requirement import require
 from qcompress.progress import SILENT, Observer, Stopwatch
 from qcompress.reports import Report
@@ -31,12 +23,11 @@ from qcompress.settings import Settings
 from qcompress.sweeping import facts as schema
 from qcompress.sweeping import folder as files
 from qcompress.sweeping.facts import Axis, DenseFacts, PickFacts, PointFacts, SweepFacts, SweepStatus
+from qcompress.sweeping.making import FAILS, Broken, Finished, made_apart, sentence
 from qcompress.sweeping.rules import Rule, picked
+from qcompress.workers.bench import threads
 
 __all__ = ["Swept", "axis_of", "sweep"]
-
-_FAILS = (UsageError, ExportError, BackendError, SurgeryError)
-"""What ends a point but not the sweep; a full disk, say, ends both."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +70,8 @@ def sweep(
 
     Points that an earlier sweep finished there, from equal inputs and settings, are not computed again. With `resume` the
     refinement or the training of a point that was interrupted goes on. A point that fails is in the result as such.
+
+    With several workers the points are made in as many processes, and then timed alone, one after the other.
 
     Raises:
         QCompressError: what no point could be made with; InterruptedRunError, with the points so far written.
@@ -137,13 +130,19 @@ class _Course:
             for share in (share for share in shares if share not in kept):
                 refining.check_folder(self._place(share), resume=False, say=self._observer.say)
         status: SweepStatus = "ok"
-        with tempfile.TemporaryDirectory() as scratch:
+        with files.aside(self._folder) as aside:
+            todo = {share: jobs[share] for share in shares if share not in kept}
+            made, cut_short = self._made_apart(todo, aside)
             for number, share in enumerate(shares, start=1):
-                point = kept.get(share) or self._made(jobs[share], number, len(shares), Path(scratch))
+                if cut_short and share not in kept.keys() | made.keys():
+                    continue
+                point = kept.get(share) or self._finish(jobs[share], number, len(shares), aside, made.pop(share, None))
                 self._write(point)
                 if point.status == "interrupted":
                     return self._ended("interrupted", None)
                 status = "failed" if point.status == "failed" else status
+        if cut_short:
+            raise self._interrupted(len(shares), [self._place(share) for share in todo])
         pick = None if rule is None else self._pick(rule)
         if pick is not None and pick.share is None and status == "ok":
             status = "pick-missed"
@@ -166,26 +165,89 @@ class _Course:
         self._take_dense(read_report(place / "report.json"))
         return point
 
-    def _made(self, job: Job, number: int, total: int, scratch: Path) -> PointFacts:
-        """Runs a point. Raises InterruptedRunError where that is interrupted without a result."""
-        share = job.settings.sparsity
-        self._observer.say(f"point {number} of {total}: {100 * share:g} % of {job.settings.budget}")
+    def _made_apart(self, jobs: Mapping[float, Job], aside: Path) -> tuple[dict[float, Finished | Broken], bool]:
+        """The points that workers made, and whether Ctrl-C came before all were; none where each is made when its turn comes.
+
+        With workers, one or more, what the points share is computed first, by this process: then no number of them makes a
+        difference.
+        """
+        settings, found = self._job.settings, dict[float, Finished | Broken]()
+        if settings.workers is None and settings.ray is None:
+            return found, False
+        possible = {share: self._place(share) for share, job in jobs.items() if _refused(job) is None}
+        if not all(_is_cached(jobs[share]) for share in possible):
+            self._share_out()
+        number = self._processes(len(possible))
+        if number < 2:
+            return found, False
+        places = {share: (place, _within(aside, share)) for share, place in possible.items()}
         try:
+            found.update(made_apart(self._job, places, number, resume=self._resume))
+        except KeyboardInterrupt:
+            if found:
+                self._observer.say("interrupted: what is made so far is timed now and written (Ctrl-C again to give up)")
+            return found, True
+        except WorkerError as error:
+            if not found:
+                raise
+            found = {share: found.get(share, Broken(sentence(error))) for share in possible}
+        return found, False
+
+    def _processes(self, points: int) -> int:
+        """How many processes make points; 1: none but this one."""
+        settings = self._job.settings
+        if points < 2 or (settings.workers == 1 and settings.ray is None):
+            return 1
+        if settings.ray is not None or settings.device != "cpu":
+            where = f"on {settings.device}" if settings.ray is None else "on a Ray cluster"
+            self._observer.say(f"points are made one after the other: {where} workers share the scoring and refinement of each")
+            return 1
+        return min(settings.workers or 1, points)
+
+    def _share_out(self) -> None:
+        """Computes what no budget changes before any point is made."""
+        if self._job.settings.repair == "lstsq":
+            _ = self._job.static_repair
+        choosing.prepare(self._job)
+
+    def _finish(self, job: Job, number: int, total: int, aside: Path, found: Finished | Broken | None) -> PointFacts:
+        """Makes a point unless that was `found`, and times it. Raises InterruptedRunError where it ends without a result."""
+        share = job.settings.sparsity
+        if found is None:
+            self._observer.say(f"point {number} of {total}: {100 * share:g} % of {job.settings.budget}")
+        elif isinstance(found, Finished):
+            self._observer.say(f"point {number} of {total}: {100 * share:g} % of {job.settings.budget} is timed")
+        try:
+            if isinstance(found, Broken):
+                self._observer.say(f"{100 * share:g} % failed: {found.reason}")
+                return PointFacts(share=share, status="failed", reason=found.reason)
             _ = job.asked  # before the dense network is exported
-            self._once(job, scratch)
-            result = carry_out(job, self._place(share), resume=self._resume)
-            return self._point(share, job, result)
-        except _FAILS as error:
+            self._once(job, aside)
+            made = self._made(job, _within(aside, share)) if found is None else _taken(found, job)
+            return self._point(share, job, complete(job, made, self._place(share)))
+        except FAILS as error:
             self._observer.say(f"failed: {error.message}")
-            return PointFacts(share=share, status="failed", reason=_sentence(error))
-        except (KeyboardInterrupt, InterruptedRunError) as error:
-            self._ended("interrupted", None)
-            done = sum(point.status == "ok" for point in self._facts.points)
-            hint = "the same command goes on with the others"
-            if isinstance(error, InterruptedRunError) and error.hint:
-                hint = f"{hint}; {error.hint}"
-            message = f"interrupted; {done} of {total} points are finished in {self._folder}"
-            raise InterruptedRunError(message, hint) from None
+            return PointFacts(share=share, status="failed", reason=sentence(error))
+        except KeyboardInterrupt:
+            raise self._interrupted(total) from None
+        except InterruptedRunError as error:
+            raise self._interrupted(total, hint=error.hint) from None
+
+    def _made(self, job: Job, place: Path) -> Made:
+        """By this process: with workers in one thread, as they are."""
+        place.mkdir()
+        alone = job.settings.workers is None and job.settings.ray is None
+        with threads(None if alone else 1):
+            return make(job, self._place(job.settings.sparsity), place, resume=self._resume)
+
+    def _interrupted(self, total: int, begun: Sequence[Path] = (), hint: str | None = None) -> InterruptedRunError:
+        """The error that says what there is, which is written; `begun` are folders that may have what can go on."""
+        self._ended("interrupted", None)
+        done = sum(point.status == "ok" for point in self._facts.points)
+        if any(refining.unfinished(place) for place in begun):
+            hint = "--resume goes on with what was begun, too"
+        message = f"interrupted; {done} of {total} points are finished in {self._folder}"
+        return InterruptedRunError(message, "; ".join(["the same command goes on with the others", *([hint] if hint else [])]))
 
     def _once(self, job: Job, scratch: Path) -> None:
         """What all points share, and where the last one left the dense network."""
@@ -282,5 +344,28 @@ def _key(job: Job) -> str | None:
     )
 
 
-def _sentence(error: QCompressError) -> str:
-    return f"{error.message}; {error.hint}" if error.hint else error.message
+def _within(aside: Path, share: float) -> Path:
+    """Where the files of a point are until they are whole."""
+    return aside / f"{share:g}"
+
+
+def _taken(found: Finished, job: Job) -> Made:
+    """What a worker made, with its seconds on the job's own clock."""
+    job.watch.seconds.update(found.seconds)
+    return found.made
+
+
+def _refused(job: Job) -> UsageError | None:
+    """Why no allowed counts meet the budget of a job, where none do."""
+    try:
+        _ = job.asked
+    except UsageError as error:
+        return error
+    return None
+
+
+def _is_cached(job: Job) -> bool:
+    """Whether the cache seems to have what the point would be."""
+    cache = job.settings.cache
+    key = None if cache is None else run_key.key_of(job)
+    return cache is not None and key is not None and kept_runs.exists(cache, key)

@@ -10,11 +10,11 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from qcompress._version import __version__
 from qcompress.data.images import CalibrationCrops, SelectionCrops
@@ -28,12 +28,15 @@ from qcompress.refine.objective import SlicedMetric
 from qcompress.scoring import batch_gradients, batch_moments
 from qcompress.selection import Selection
 from qcompress.surgery import outputs_of
+from qcompress.workers import contract
 from qcompress.workers.contract import Answer, Backward, Candidate, Done, Facts, Failed, Forward, Task
 
-__all__ = ["Bench", "Load", "Parcel", "images_per_task", "pack", "portable", "respond", "threads", "unpack"]
+__all__ = ["Bench", "Load", "Parcel", "facts_of", "images_per_task", "pack", "portable", "respond", "threads", "unpack"]
 
 _PIXELS = 2**15  # of the inputs of one task: four crops of 96
 _FEWEST, _MOST = 4, 16
+
+L = TypeVar("L", bound=contract.Load)
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +68,10 @@ class Load:
         repair = None if self.repair is None else self.repair.to(device, model)
         return replace(self, model=model, calibration=crops[0], selection=crops[1], repair=repair)
 
+    def bench(self, device: str) -> Bench:
+        """See `contract.Load`."""
+        return Bench(self.to(device))
+
 
 def images_per_task(crops: SelectionCrops) -> int:
     """Selection crops of one task: by their size alone, never by who computes. Few, so that one candidate can be spread."""
@@ -91,13 +98,11 @@ class Bench:
                 part = slice(images.start, images.stop)
                 inputs, targets = load.calibration.inputs[part], load.calibration.targets[part]
                 return batch_gradients(load.model, load.groups, inputs, targets, load.metric.loss, pruned)
+        raise ValueError(f"{task} is not for this bench")
 
     def facts(self) -> Facts:
-        """The probe is the dense network's output for one crop, as a hash."""
-        with torch.no_grad(), frozen(self._load.model):
-            outputs = outputs_of(answer(self._load.model, self._load.calibration.inputs[:1]))
-        bits = b"".join(np.ascontiguousarray(output.cpu().numpy()).tobytes() for output in outputs)
-        return Facts(__version__, torch.__version__, hashlib.sha256(bits).hexdigest(), platform.node())
+        """See `facts_of`."""
+        return facts_of(self._load.model, self._load.calibration.inputs[:1])
 
     def _evaluator(self) -> SlicedMetric:
         if self._evaluate is None:
@@ -108,7 +113,15 @@ class Bench:
         return self._evaluate
 
 
-def respond(bench: Bench, task: Task) -> Answer:
+def facts_of(model: nn.Module, probe: Tensor) -> Facts:
+    """What this process computes with; the probe's output, of the model and one crop (1, C, H, W), as a hash."""
+    with torch.no_grad(), frozen(model):
+        outputs = outputs_of(answer(model, probe))
+    bits = b"".join(np.ascontiguousarray(output.cpu().numpy()).tobytes() for output in outputs)
+    return Facts(__version__, torch.__version__, hashlib.sha256(bits).hexdigest(), platform.node())
+
+
+def respond(bench: contract.Bench, task: Task) -> Answer:
     """What a worker answers to `task`: its result, or what it raised, in a form that can be pickled."""
     try:
         return Done(bench.do(task))
@@ -134,29 +147,29 @@ class Parcel:
     from_here: bool
 
 
-def pack(load: Load, *, from_here: bool, dumps: Callable[[Load], bytes] = pickle.dumps) -> Parcel:
+def pack(load: L, *, from_here: bool, dumps: Callable[[L], bytes] = pickle.dumps) -> Parcel:
     """The load as bytes, from the CPU.
 
     Raises:
-        UsageError: a class or function of the network's cannot be pickled, as it has no name in a module.
+        UsageError: a class or function of the network's, or the metric's, cannot be pickled, as it has no name in a module.
 
     """
     try:
         return Parcel(dumps(load), from_here)
     except Exception as error:  # foreign code, and pickle raises errors of many kinds
         told = " ".join(str(error).split())[:300]
-        hint = "define its classes and functions at the top of a module, or run without workers"
+        hint = "define its classes and functions, and the metric's, at the top of a module, or run without workers"
         raise UsageError(f"the network cannot be sent to workers: {type(error).__name__}: {told}", hint) from error
 
 
-def unpack(parcel: Parcel, device: str) -> Bench:
+def unpack(parcel: Parcel, device: str) -> contract.Bench:
     """A bench on `device`. Runs the code that the pickle names: only for parcels of our own."""
     if parcel.from_here:
         with importable_from_here():
-            load: Load = pickle.loads(parcel.content)
+            load: contract.Load = pickle.loads(parcel.content)
     else:
         load = pickle.loads(parcel.content)
-    return Bench(load.to(device))
+    return load.bench(device)
 
 
 @contextmanager

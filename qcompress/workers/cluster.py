@@ -16,8 +16,8 @@ from types import ModuleType
 from typing import Any
 
 from qcompress.errors import UsageError, WorkerError
-from qcompress.workers.bench import Bench, Load, Parcel, pack, portable, respond, threads, unpack
-from qcompress.workers.contract import Answer, Failed, Lost, Ready, Task, Worker
+from qcompress.workers.bench import Load, Parcel, pack, portable, respond, threads, unpack
+from qcompress.workers.contract import Answer, Bench, Failed, Lost, Ready, Task, Worker
 
 __all__ = ["INSTALL", "Cluster", "check", "staff"]
 

@@ -15,7 +15,9 @@ __all__ = [
     "Failed",
     "Forward",
     "Lost",
+    "Bench",
     "Candidate",
+    "Point",
     "Ready",
     "Staff",
     "Task",
@@ -46,7 +48,14 @@ class Backward:
     pruned: tuple[int, ...] = ()
 
 
-Task: TypeAlias = Candidate | Forward | Backward
+@dataclass(frozen=True)
+class Point:
+    """The network of a sweep at this share of its budget, but for what is timed: see `qcompress.sweeping.making`."""
+
+    share: float
+
+
+Task: TypeAlias = Candidate | Forward | Backward | Point
 
 
 class Crew(Protocol):
@@ -67,6 +76,23 @@ class Facts:
     torch: str
     probe: str
     host: str
+
+
+class Bench(Protocol):
+    """What a worker works on."""
+
+    def do(self, task: Task) -> Any:
+        """The result of a task of its kind."""
+
+    def facts(self) -> Facts:
+        """What it computes with."""
+
+
+class Load(Protocol):
+    """What is sent to every worker, once: it can be pickled."""
+
+    def bench(self, device: str) -> Bench:
+        """The bench that a worker has of it, on its device."""
 
 
 @dataclass(frozen=True)

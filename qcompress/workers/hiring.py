@@ -10,13 +10,14 @@ from dataclasses import dataclass
 import torch
 
 from qcompress.errors import UsageError
+from qcompress.workers import contract
 from qcompress.workers.alone import Alone
 from qcompress.workers.bench import Bench, Load, pack, threads
 from qcompress.workers.contract import Crew, Facts
 from qcompress.workers.pool import Pool
 from qcompress.workers.processes import Processes
 
-__all__ = ["Wanted", "hired"]
+__all__ = ["Wanted", "hired", "processes"]
 
 
 @dataclass(frozen=True)
@@ -73,15 +74,35 @@ def hired(wanted: Wanted, load: Callable[[], Load], say: Callable[[str], None]) 
 
 
 def _pool(wanted: Wanted, load: Load, say: Callable[[str], None]) -> Pool:
-    def own() -> Facts:
-        with threads(1):
-            return Bench(load).facts()
-
     if wanted.ray is not None:
         from qcompress.workers import cluster
 
-        return Pool(cluster.staff(wanted.ray, load, wanted.workers, wanted.device), own, say)
+        return Pool(cluster.staff(wanted.ray, load, wanted.workers, wanted.device), _own(lambda: Bench(load)), say)
     count = wanted.workers or 1
     devices = [f"cuda:{number}" for number in range(count)] if wanted.device == "cuda" else [wanted.device] * count
     parcel = pickle.dumps(pack(load.on_cpu(), from_here=wanted.from_here))
-    return Pool(Processes(parcel, devices), own, say)
+    return Pool(Processes(parcel, devices), _own(lambda: Bench(load)), say)
+
+
+@contextmanager
+def processes(load: contract.Load, number: int, *, from_here: bool, say: Callable[[str], None]) -> Iterator[Pool]:
+    """`number` processes of this machine that work on `load`, on the CPU.
+
+    Raises UsageError where the load cannot be sent to them.
+    """
+    parcel = pickle.dumps(pack(load, from_here=from_here))
+    pool = Pool(Processes(parcel, ["cpu"] * number), _own(lambda: load.bench("cpu")), say)
+    try:
+        yield pool
+    finally:
+        pool.close()
+
+
+def _own(bench: Callable[[], contract.Bench]) -> Callable[[], Facts]:
+    """The facts of this process, computed as a worker does."""
+
+    def own() -> Facts:
+        with threads(1):
+            return bench().facts()
+
+    return own

@@ -61,6 +61,25 @@ class Pool:
             self._dismiss()  # an answer may have been cut off halfway
             raise
 
+    def answers(self, tasks: Sequence[Task]) -> Iterator[tuple[int, Answer]]:
+        """The places of tasks and their answers, as they come: done, or what one raised, or that workers were lost with it.
+
+        Raises WorkerError where no workers can be had or kept.
+        """
+        run = _Tolerant(tasks, self._dealt)
+        self._dealt += len(tasks)
+        left = len(tasks)
+        try:
+            self._open()
+            while left:
+                self._step(run, len(tasks))
+                for place in sorted(run.found):
+                    left -= 1
+                    yield place, run.found.pop(place)
+        except KeyboardInterrupt:
+            self._dismiss()
+            raise
+
     def close(self) -> None:
         """Ends all workers."""
         try:
@@ -103,14 +122,14 @@ class Pool:
             case Ready(facts):
                 seat.ready = True
                 self._compare(seat.worker, facts)
-            case Done(value):
+            case Done():
                 if place is not None:
-                    run.found[place] = value
+                    run.done(place, answer)
             case Failed(error):
                 if not seat.ready:
                     raise WorkerError(f"{seat.worker.name} could not start: {type(error).__name__}: {error}") from error
                 if place is not None:
-                    raise error
+                    run.failed(place, answer)
             case Lost(reason):
                 self._replace(seat, reason)
                 if place is not None:
@@ -165,12 +184,35 @@ class _Run:
         self.found: dict[int, Any] = {}
         self._losses = [0] * len(tasks)
 
+    def done(self, place: int, answer: Done) -> None:
+        """What was asked for."""
+        self.found[place] = answer.value
+
+    def failed(self, place: int, answer: Failed) -> None:
+        """The task raised something: so does the run."""
+        raise answer.error
+
     def lost(self, place: int, reason: str) -> None:
         """The task goes to the front again, unless too many workers were lost with it."""
         self._losses[place] += 1
         if self._losses[place] >= _TRIES:
-            raise WorkerError(
-                f"{_TRIES} workers in a row were lost with the same task, the last: {reason}",
-                "is there enough memory? try fewer workers, or none",
-            )
-        self.waiting.appendleft(place)
+            self.given_up(place, f"{_TRIES} workers in a row were lost with the same task, the last: {reason}")
+        else:
+            self.waiting.appendleft(place)
+
+    def given_up(self, place: int, reason: str) -> None:
+        """The task cannot be done, so neither can the run."""
+        raise WorkerError(reason, "is there enough memory? try fewer workers, or none")
+
+
+class _Tolerant(_Run):
+    """Of tasks that do not need one another: what becomes of each is its answer."""
+
+    def done(self, place: int, answer: Done) -> None:
+        self.found[place] = answer
+
+    def failed(self, place: int, answer: Failed) -> None:
+        self.found[place] = answer
+
+    def given_up(self, place: int, reason: str) -> None:
+        self.found[place] = Lost(reason)
