@@ -138,7 +138,7 @@ def test_what_was_added_is_what_ran(came_of: dict[str, list[tuple[Step, Step]]])
     assert (last("extend/exporter.md")[0] / "net.weights").is_file()
 
 
-@pytest.mark.parametrize(("page", "number"), [("../README.md", 9), ("edge.md", 4), ("own-metric.md", 1)])
+@pytest.mark.parametrize(("page", "number"), [("../README.md", 9), ("edge.md", 5), ("own-metric.md", 1)])
 def test_commands_on_files_of_the_reader_are_understood(page: str, number: int) -> None:
     """What can be checked of them without the files."""
     from qcompress.cli.main import main
