@@ -16,8 +16,10 @@ from qcompress import (
     assembly,
     choosing,
     crops,
+    findings,
     finetuning,
     gradual,
+    kept_findings,
     kept_runs,
     latency,
     loading,
@@ -33,15 +35,14 @@ from qcompress import (
     surgery,
     tracing,
 )
-from qcompress import verify as verification
 from qcompress.alignment import Alignment
 from qcompress.asking import Price, asked, share_of
 from qcompress.budgets import Budget
 from qcompress.checkpoints import Checkpoint
 from qcompress.data.images import CalibrationCrops, SelectionCrops, Splits
-from qcompress.errors import ExportError, UsageError
-from qcompress.exporters import EXPORTERS, Artifact, graph
+from qcompress.errors import UsageError
 from qcompress.factories import is_factory
+from qcompress.findings import Findings, dense_file
 from qcompress.framing import Frame, frame, frame_of, load_images, runner
 from qcompress.gradual import Aim, PruningStep
 from qcompress.groups import Groups
@@ -53,7 +54,6 @@ from qcompress.plots.requirement import require
 from qcompress.plots.table import FOLDER, forget
 from qcompress.progress import SILENT, Observer, Stopwatch
 from qcompress.protection import protected
-from qcompress.recover import reestimate_batchnorm
 from qcompress.recover.choice import Recovered, recover_best
 from qcompress.recover.moments import measure_moments
 from qcompress.recover.static import StaticRepair
@@ -266,7 +266,8 @@ def carry_out(job: Job, folder: Path, *, known: offline.SelectionFile | None = N
         if isinstance(settings.target, Smallest):
             job = smallest.sized(job, _attempt)
             settings = job.settings
-        choice, recovered = _decided(job, folder, given, known, resume=resume)
+        key = _key(job, known)
+        choice, recovered = _decided(job, folder, given, key, resume=resume)
         plan = Plan.of(
             slim_folder.source_of(job.checkpoint),
             job.groups,
@@ -278,7 +279,8 @@ def carry_out(job: Job, folder: Path, *, known: offline.SelectionFile | None = N
             seed=settings.seed,
             ignore=settings.search.ignore,
         )
-        result = finish(job, choice, recovered, plan, folder)
+        whole = not resume and refining.complete(choice.refinement, recovered.training)
+        result = finish(job, choice, recovered, plan, folder, key=key if whole else None)
     if refining.complete(choice.refinement, recovered.training):
         refining.forget(folder)
     return result
@@ -391,14 +393,19 @@ def _check_device(name: str) -> None:
         raise UsageError(f"device {name!r} cannot be used: {reason}", "--device cpu works everywhere") from error
 
 
-def _decided(
-    job: Job, folder: Path, given: Found | None, known: offline.SelectionFile | None, *, resume: bool
-) -> tuple[Choice, Recovered]:
+def _key(job: Job, known: offline.SelectionFile | None) -> str | None:
+    """The name of all runs that are equal to this one, for the cache; None where there is none, or nothing to name it by."""
+    if job.settings.cache is None:
+        return None
+    key = run_key.key_of(job, known)
+    if key is None:
+        job.watch.say("cache: not used, for code that no file holds, or other training images, are part of this run")
+    return key
+
+
+def _decided(job: Job, folder: Path, given: Found | None, key: str | None, *, resume: bool) -> tuple[Choice, Recovered]:
     """What goes, and the repaired network: from the cache where an equal run left it, which a resumed one does not ask."""
     cache = job.settings.cache
-    key = None if cache is None else run_key.key_of(job, known)
-    if cache is not None and key is None:
-        job.watch.say("cache: not used, for code that no file holds, or other training images, are part of this run")
     if cache is not None and key is not None and not resume:
         kept = kept_runs.recall(cache, key, job)
         if kept is not None:
@@ -469,40 +476,44 @@ def repair(job: Job, choice: Choice) -> tuple[Choice, Recovered]:
     return replace(choice, kept=kept), best
 
 
-def finish(job: Job, choice: Choice, recovered: Recovered, plan: Plan, folder: Path) -> Result:
-    """Exports and verifies; the folder's files appear together at the end, or not at all. Pictures come after them."""
+def finish(job: Job, choice: Choice, recovered: Recovered, plan: Plan, folder: Path, *, key: str | None = None) -> Result:
+    """Exports and verifies; the folder's files appear together at the end, or not at all. Pictures come after them.
+
+    `key` names an equal run, whose files and their quality are taken from the cache where it has them, and kept in it.
+    """
     slim = recovered.model.cpu().eval()
     job.model.cpu()
     with staging(folder) as stage, tempfile.TemporaryDirectory() as scratch:
         slim_folder.save(stage, plan, slim)
-        artifact, dense = _export_both(job, slim, plan, stage, Path(scratch))
-        with job.watch.stage("verification"):
-            checked = verification.verify(
-                artifact.path, reference=slim, dense=job.model, report=job.splits.report, metrics=job.metrics
-            )
-            if checked.parity is None or not checked.parity.passed:
-                raise ExportError(f"the ONNX file differs from the PyTorch network: {checked.parity}", "report this, please")
-            others = {
-                name: verification.measure(surgery.slim(job.model, job.groups.cuts(selection)), job.splits.report, job.metrics)
-                for name, selection in (("selected", choice.selected), ("refined", choice.refined))
-            }
-            if recovered.batchnorm_reestimated:
-                restated = reestimate_batchnorm(job.model, job.calibration().to("cpu"))
-                others["dense, re-estimated"] = verification.measure(restated, job.splits.report, job.metrics)
+        found = _found(job, choice, recovered, plan, key, stage, Path(scratch))
         with job.watch.stage("latency"):
             image = seeds.stream(job.settings.seed, "latency input").random(job.frame.example_shape, dtype="float32")
             timed = latency.compare(
-                dense.path,
-                artifact.path,
+                found.dense.path,
+                found.artifact.path,
                 image,
                 seed=job.settings.seed,
                 threads=job.settings.verify.threads,
                 max_seconds=job.settings.verify.max_seconds,
             )
-        report = assembly.assemble(job, choice, recovered, checked, others, artifact, dense, timed, stage)
+        report = assembly.assemble(job, choice, recovered, found, timed, stage)
         assembly.write(report, stage)
     crops.forget(folder, keep=report.crops is not None)
     return Result(folder, report, slim, _pictures(job, report, folder))
+
+
+def _found(job: Job, choice: Choice, recovered: Recovered, plan: Plan, key: str | None, stage: Path, scratch: Path) -> Findings:
+    """The files and what they are worth: from the cache where an equal run left them."""
+    cache = job.settings.cache
+    if cache is None or key is None:
+        return findings.made(job, choice, recovered, plan, stage, scratch)
+    whole = kept_findings.key_of(key, job, recovered.model, plan)
+    kept = kept_findings.recall(cache, whole, job, recovered.model, stage, scratch)
+    if kept is not None:
+        return kept
+    found = findings.made(job, choice, recovered, plan, stage, scratch)
+    kept_findings.keep(cache, whole, job, found)
+    return found
 
 
 def _pictures(job: Job, report: Report, folder: Path) -> tuple[Path, ...]:
@@ -514,33 +525,3 @@ def _pictures(job: Job, report: Report, folder: Path) -> tuple[Path, ...]:
 
     with job.watch.stage("plots"):
         return tuple(illustrate(report, folder))
-
-
-def _export_both(job: Job, slim: nn.Module, plan: Plan, stage: Path, scratch: Path) -> tuple[Artifact, Artifact]:
-    """The slim ONNX file, and the dense one to compare with (which is not kept)."""
-    options, metadata = job.settings.export, assembly.onnx_metadata(job.checkpoint, plan)
-    example = torch.zeros(job.frame.example_shape)
-    write, source = EXPORTERS["onnx"], job.checkpoint
-    with job.watch.stage("export"):
-        if source.architecture == loading.ONNX:
-            artifact = graph.rewrite(source.path, job.model, slim, example, stage / "model.onnx", metadata=metadata)
-        else:
-            artifact = write(
-                slim, example, stage / "model.onnx", opset=options.opset, dynamic=options.dynamic, metadata=metadata
-            )
-        return artifact, job.memo.dense or dense_file(job, scratch, plan)
-
-
-def dense_file(job: Job, folder: Path, plan: Plan | None = None) -> Artifact:
-    """The ONNX file of the dense network, written into `folder` unless the run began with it; of no plan, it is as large."""
-    options, source = job.settings.export, job.checkpoint
-    if source.architecture == loading.ONNX:
-        return graph.original(source.path)
-    return EXPORTERS["onnx"](
-        job.model,
-        torch.zeros(job.frame.example_shape),
-        folder / "dense.onnx",
-        opset=options.opset,
-        dynamic=options.dynamic,
-        metadata=assembly.onnx_metadata(source, plan),
-    )

@@ -12,6 +12,7 @@ from qcompress.errors import InputError
 
 __all__ = [
     "BlockCost",
+    "Cached",
     "CheckpointFacts",
     "CompressionFacts",
     "Cost",
@@ -68,6 +69,7 @@ def _encodable(value: object) -> object:
 
 Number = Annotated[float | None, BeforeValidator(_plain)]
 Text = Annotated[str, BeforeValidator(_encodable)]
+Cached = Literal["search", "refine", "recover", "metric", "parity", "crops"]
 Scalar = bool | int | Number | str
 
 
@@ -489,7 +491,7 @@ class Report(_Facts):
     """One run. What was not reached (an interrupted run) or not asked for is None.
 
     `reasons` are the limits that were missed or could not be decided, `notes` what else the user should know; `command`
-    reproduces the run.
+    reproduces the run. `cached` are the fields that an earlier, equal run found (`--cache`); the others are of this one.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", from_attributes=True, validate_by_name=True, validate_by_alias=True)
@@ -513,6 +515,7 @@ class Report(_Facts):
     data: DataFacts
     layers: tuple[LayerFacts, ...] = ()
     crops: CropSheet | None = None
+    cached: tuple[Cached, ...] = ()
     files: dict[str, FileFacts] = {}
     command: Text | None = None
     seed: int
