@@ -15,8 +15,8 @@ COPY --from=wheel /wheels /opt/qcompress/
 RUN python -m pip install --no-cache-dir --no-deps --constraint /opt/qcompress/constraints.txt \
         --index-url https://download.pytorch.org/whl/cpu torch \
     && python -m pip install --no-cache-dir --constraint /opt/qcompress/constraints.txt /opt/qcompress/*.whl \
-    && useradd --create-home qcompress
-USER qcompress
+    && useradd --create-home --uid 10001 qcompress
+USER 10001
 WORKDIR /work
 ENTRYPOINT ["qcompress"]
 CMD ["--help"]

@@ -252,7 +252,9 @@ Opset = Annotated[int, typer.Option(help="ONNX opset to write.")]
 Cache = Annotated[
     Path | None,
     typer.Option(
-        "--cache", metavar="DIR", help="Keep what was found in DIR: a run with unchanged inputs and options only verifies it."
+        "--cache",
+        metavar="DIR",
+        help="Keep what was found in DIR: a run with unchanged inputs and options measures its speed only.",
     ),
 ]
 Dynamic = Annotated[

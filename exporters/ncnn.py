@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 from torch import Tensor, nn
 
 from qcompress.errors import ExportError, InputError
@@ -20,6 +21,7 @@ from qcompress.exporters.base import Array, Artifact, Opened, Prepared, Weights,
 from qcompress.exporters.checked import Draft, on_cpu, publish
 from qcompress.exporters.quiet import silent
 from qcompress.exporters.runtime import STRIDE_KEY, open_onnx
+from qcompress.exporters.strided import pooled
 from qcompress.exporters.through_onnx import as_onnx
 
 __all__ = ["convert_onnx", "export_ncnn", "open_ncnn"]
@@ -72,7 +74,7 @@ def convert_onnx(source: Path, target: Path, example: tuple[int, ...], weights: 
     )
     with tempfile.TemporaryDirectory() as folder:  # pnnx writes seven files next to its input
         place = Path(folder) / "model.onnx"
-        place.write_bytes(source.read_bytes())
+        onnx.save(pooled(onnx.load(source)), place)
         command = [pnnx.EXEC_PATH, place.name, f"inputshape={_listed(example)}", f"fp16={int(weights == 'float16')}"]
         if other[2:] != example[2:]:
             command.append(f"inputshape2={_listed((1, *other[1:]))}")

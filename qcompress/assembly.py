@@ -10,28 +10,28 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qcompress import bisection, commands, crops, html, rank_correlation, targets
+from qcompress import bisection, commands, html, rank_correlation, targets
 from qcompress._version import __version__
 from qcompress.alignment import BLOCKS
 from qcompress.checkpoints import Checkpoint
 from qcompress.commands import given
 from qcompress.data.images import ImageSet
 from qcompress.exporters import Artifact
-from qcompress.files import write_bytes, write_text
+from qcompress.files import write_text
+from qcompress.findings import Findings
 from qcompress.gate.limits import Gate, Measured, Outcome, against_limits
 from qcompress.groups import Groups, Side
 from qcompress.latency import Latency
 from qcompress.latency_model import LatencyModel
 from qcompress.markdown import target_values, to_markdown
 from qcompress.metrics import Metric
-from qcompress.plans import Plan
 from qcompress.recover.choice import Recovered
 from qcompress.reports import (
     BlockCost,
+    Cached,
     CheckpointFacts,
     Cost,
     CostPair,
-    CropSheet,
     DataFacts,
     FileFacts,
     GroupUnits,
@@ -66,7 +66,7 @@ from qcompress.verify import Quality, Verification
 if TYPE_CHECKING:
     from qcompress.pipeline import Choice, Job
 
-__all__ = ["assemble", "checkpoint_facts", "gated", "onnx_metadata", "versions", "write"]
+__all__ = ["assemble", "checkpoint_facts", "gated", "versions", "write"]
 
 _STATUS: dict[Outcome, Status] = {"passed": "ok", "failed": "threshold-missed", "undecided": "undecided"}
 _VERSIONS_OF = ("torch", "torch-pruning", "onnx", "onnxruntime", "dimod", "dwave-samplers", "teneva", "numpy")
@@ -76,17 +76,6 @@ def versions() -> dict[str, str]:
     """What this run computed with."""
     found = {name: version(name) for name in _VERSIONS_OF}
     return {"qcompress": __version__, "python": platform.python_version(), **found}
-
-
-def onnx_metadata(checkpoint: Checkpoint, plan: Plan | None) -> dict[str, str]:
-    """What the ONNX file says of its origin; without a plan, blanks of the same length."""
-    return {
-        "producer": f"qcompress {__version__}",
-        "architecture": checkpoint.architecture,
-        "checkpoint_sha256": checkpoint.sha256,
-        "plan_sha256": plan.sha256 if plan else " " * 64,
-        "stride": str(checkpoint.stride),
-    }
 
 
 def gated(limits: Limits, unit: str, drop: float | None, latency: Latency | None, size_bytes: int) -> Gate:
@@ -100,20 +89,18 @@ def assemble(
     job: Job,
     choice: Choice,
     recovered: Recovered,
-    checked: Verification,
-    others: Mapping[str, Quality],
-    artifact: Artifact,
-    dense: Artifact,
+    found: Findings,
     timed: Latency,
     stage: Path,
 ) -> Report:
-    """The report of a run of the main job; its sheet of crops is written into `stage`."""
-    sheet = _sheet(job, checked, stage) if job.settings.crops else None
+    """The report of a run of the main job, whose files are in `stage`."""
     settings = job.settings
+    checked, others, artifact = found.checked, found.others, found.artifact
     metric = _metric_facts(job, checked, others)
     interrupted = choice.refinement is not None and choice.refinement.interrupted
     interrupted |= recovered.training is not None and not recovered.training.complete
     assert checked.dense is not None
+    assert found.dense is not None
     name = job.metric.name
     drop = job.metric.drop(checked.dense.mean(name), checked.artifact.mean(name))  # not the report's: there infinity is null
     target = _target_facts(job, timed)
@@ -127,7 +114,7 @@ def assemble(
             *gate.waved,
             *artifact.notes,
             *checked.notes,
-            *_notes(recovered, settings, choice),
+            *_notes(recovered, settings, choice, found),
             *_target_notes(target),
             *_restated(checked, others, name, job.metric.unit),
             *_doubts(job.metric, checked),
@@ -136,7 +123,7 @@ def assemble(
         checkpoint=checkpoint_facts(job.checkpoint),
         units=_unit_facts(choice.kept),
         kept_whole=tuple(Kept(layer=kept.layer, reason=kept.reason) for kept in job.groups.kept_whole),
-        cost=_cost_facts(job.groups, choice, artifact, dense),
+        cost=_cost_facts(job.groups, choice, artifact, found.dense),
         metric=metric,
         latency=LatencyFacts.model_validate(timed).model_copy(update={"predicted": _predicted(job, choice)}),
         target=target,
@@ -147,7 +134,8 @@ def assemble(
         recover=_recover_facts(job, choice, recovered),
         data=_data_facts(job),
         layers=_layer_facts(job.groups, choice.kept),
-        crops=sheet,
+        crops=found.sheet,
+        cached=_cached(choice, found),
         files={path.name: _file_facts(path) for path in sorted(stage.iterdir())},
         command=commands.prune_command(job.checkpoint, settings) if choice.search else None,
         seed=settings.seed,
@@ -168,11 +156,11 @@ def checkpoint_facts(checkpoint: Checkpoint) -> CheckpointFacts:
     return CheckpointFacts(file=given(checkpoint), sha256=checkpoint.sha256, architecture=checkpoint.architecture)
 
 
-def _notes(recovered: Recovered, settings: Settings, choice: Choice) -> tuple[str, ...]:
-    notes, found = [], choice.search
-    if found and found.capacity != found.asked:
+def _notes(recovered: Recovered, settings: Settings, choice: Choice, found: Findings) -> tuple[str, ...]:
+    notes, searched = [], choice.search
+    if searched and searched.capacity != searched.asked:
         notes.append(
-            f"{_capacity(found.asked, settings, choice)} were to go, {_capacity(found.capacity, settings, choice)} did: "
+            f"{_capacity(searched.asked, settings, choice)} were to go, {_capacity(searched.capacity, settings, choice)} did: "
             f"{_why_more(settings)}"
         )
     if choice.search and len(choice.kept) and choice.align < BLOCKS[0]:
@@ -181,8 +169,7 @@ def _notes(recovered: Recovered, settings: Settings, choice: Choice) -> tuple[st
             f"runtimes compute in blocks of up to {BLOCKS[0]}, so --align {BLOCKS[0]} may be faster at the same sparsity"
         )
     notes += _qpu_notes(choice)
-    if choice.recalled:
-        notes.append("what was removed and the weights are those of an earlier, equal run (--cache), verified anew")
+    notes += _cache_notes(choice, found)
     if choice.kept != choice.refined:
         notes.append("the refined selection was not kept: after repair the search's own was better on the selection images")
     if recovered.level != settings.repair and len(choice.kept):
@@ -190,6 +177,22 @@ def _notes(recovered: Recovered, settings: Settings, choice: Choice) -> tuple[st
     if recovered.batchnorm_reestimated:
         notes.append("BatchNorm statistics of the slim network were re-estimated on calibration images")
     return tuple(notes)
+
+
+def _cache_notes(choice: Choice, found: Findings) -> list[str]:
+    """What of the report was not found out in this run."""
+    kept = ["what was removed and the weights"] if choice.recalled else []
+    kept += ["the files, their quality on the report images and parity"] if found.recalled else []
+    if not kept:
+        return []
+    again = "the speed is measured anew, and one report image as a check" if found.recalled else "verified and measured anew"
+    return [f"{', '.join(kept)} are those of an earlier, equal run (--cache): {again}"]
+
+
+def _cached(choice: Choice, found: Findings) -> tuple[Cached, ...]:
+    """The same as fields of the report."""
+    kept: list[Cached] = ["search", "refine", "recover"] if choice.recalled else []
+    return (*kept, *(("metric", "parity", "crops") if found.recalled else ()))
 
 
 def _capacity(value: int, settings: Settings, choice: Choice) -> str:
@@ -308,15 +311,6 @@ def _layer_facts(groups: Groups, selection: Selection) -> tuple[LayerFacts, ...]
         for layer in groups.layers
         if layer.kind not in ("heads", "product", "other")
     )
-
-
-def _sheet(job: Job, checked: Verification, stage: Path) -> CropSheet | None:
-    images = job.splits
-    found = crops.sheet(checked.path, job.model, images.report, checked, job.metric, job.frame.form, images.classes)
-    if found is None:
-        return None
-    write_bytes(stage / crops.FILE, found[1])
-    return found[0]
 
 
 def _cost_facts(groups: Groups, choice: Choice, artifact: Artifact, dense: Artifact) -> Cost:

@@ -15,6 +15,7 @@ from torch import nn
 from qcompress import (
     assembly,
     commands,
+    findings,
     finetuning,
     joint,
     latency,
@@ -33,6 +34,7 @@ from qcompress.errors import ExportError, UsageError
 from qcompress.exporters import EXPORTERS, Artifact, qdq
 from qcompress.exporters.runtime import open_onnx
 from qcompress.exporters.simulation import parity_db
+from qcompress.findings import Findings
 from qcompress.joint import Demand, JointResult, MeasuredFile, Sizes
 from qcompress.output import claim, staging
 from qcompress.pipeline import Choice, Job, Result, default_folder, prepare, repair
@@ -209,7 +211,7 @@ def build(
     with job.watch.stage("export"):
         float_path = _exported(job, prepared.model, scratch / "float.onnx").path
         crops = job.calibration().inputs.cpu().numpy()[:_CALIBRATED_ON]
-        metadata = assembly.onnx_metadata(job.checkpoint, plan)
+        metadata = findings.onnx_metadata(job.checkpoint, plan)
         method = _method(job, float_path, widths, crops, scales)
         whole = _in_integers(job)
         artifact = qdq.quantise(
@@ -284,7 +286,8 @@ def _verified(
         search = replace(search, asked=search.capacity)
     choice = replace(built.choice, align=chosen.align, search=search, qpu=chosen.found.qpu)
     job = replace(job, settings=replace(job.settings, budget="filters" if asked is None else "size"))
-    report = assembly.assemble(job, choice, built.recovered, checked, others, built.artifact, dense, timed, stage)
+    found = Findings(built.artifact, dense, checked, others, findings.sheet(job, checked, stage))
+    report = assembly.assemble(job, choice, built.recovered, found, timed, stage)
     return _restated(report, job, _facts(job, known, chosen, built, asked), chosen.energy)
 
 
@@ -399,7 +402,7 @@ def _fitted(sizes: Sizes, float_path: Path, allowed: tuple[str, ...], *, integer
 
 def _foreseen(job: Job, model: nn.Module, widths: Mapping[str, str], plan: Plan, scratch: Path) -> int:
     """Bytes of the file that `build` will write of a repaired network."""
-    float_path, metadata = _float_file(job, model, scratch), assembly.onnx_metadata(job.checkpoint, plan)
+    float_path, metadata = _float_file(job, model, scratch), findings.onnx_metadata(job.checkpoint, plan)
     return qdq.size_of(float_path, widths, metadata=metadata, integer_int4=_in_integers(job))
 
 
@@ -412,7 +415,7 @@ def _float_file(job: Job, model: nn.Module, scratch: Path) -> Path:
 def _exported(job: Job, model: nn.Module, path: Path, stage: str | None = None) -> Artifact:
     """A float32 file of `model`, with metadata as long as that of the one that is kept."""
     options, example = job.settings.export, torch.zeros(job.frame.example_shape)
-    metadata = assembly.onnx_metadata(job.checkpoint, None)
+    metadata = findings.onnx_metadata(job.checkpoint, None)
     if stage is None:
         return EXPORTERS["onnx"](model, example, path, opset=options.opset, dynamic=options.dynamic, metadata=metadata)
     with job.watch.stage(stage):

@@ -1,9 +1,10 @@
-"""Finished choices and repaired weights on disk, by a hash of everything they depend on: an unchanged run only verifies.
+"""Finished choices and repaired weights on disk, by a hash of everything they depend on, which an unchanged run takes up.
 
 One safetensors file per key: plain arrays, and a record of plain values in its metadata; no pickle, no code, no paths. What
 comes back is validated as data from a stranger: the record by its types and bounds, the selections by the network's units, the
 capacity by counting, the weights by a digest, their shapes by the network that is left. Whatever does not hold is a miss.
-Weights and energies themselves are taken as they are, and what they are worth is measured on the report images in every run.
+Weights and energies themselves are taken as they are, and what they are worth is measured, or kept with the
+files that they were exported to (`kept_findings`).
 """
 
 from __future__ import annotations
@@ -196,7 +197,7 @@ def recall(folder: Path, key: str, job: Job) -> Kept | None:
     except (InputError, ValueError, RecursionError) as error:  # a UsageError is one: a selection below its floors
         job.watch.say(f"cache: {path} is not used: {' '.join(str(error).split())[:200]}")
         return None
-    job.watch.say(f"cache: choice and weights from {path}; they are verified anew")
+    job.watch.say(f"cache: choice and weights from {path}")
     return kept
 
 

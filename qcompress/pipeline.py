@@ -17,8 +17,10 @@ from qcompress import (
     assembly,
     choosing,
     crops,
+    findings,
     finetuning,
     gradual,
+    kept_findings,
     kept_runs,
     latency,
     loading,
@@ -35,15 +37,14 @@ from qcompress import (
     surgery,
     tracing,
 )
-from qcompress import verify as verification
 from qcompress.alignment import Alignment
 from qcompress.asking import Price, asked, share_of
 from qcompress.budgets import Budget
 from qcompress.checkpoints import Checkpoint
 from qcompress.data.images import CalibrationCrops, SelectionCrops, Splits
-from qcompress.errors import ExportError, UsageError
-from qcompress.exporters import EXPORTERS, Artifact, graph
+from qcompress.errors import UsageError
 from qcompress.factories import is_factory
+from qcompress.findings import Findings, dense_file
 from qcompress.framing import Frame, frame, frame_of, load_images, runner
 from qcompress.gradual import Aim, PruningStep
 from qcompress.groups import Groups
@@ -56,7 +57,6 @@ from qcompress.plots.requirement import require
 from qcompress.plots.table import FOLDER, forget
 from qcompress.progress import SILENT, Observer, Stopwatch
 from qcompress.protection import protected
-from qcompress.recover import reestimate_batchnorm
 from qcompress.recover.choice import Recovered, recover_best
 from qcompress.recover.moments import measure_moments
 from qcompress.recover.static import StaticRepair
@@ -208,19 +208,18 @@ class Choice:
 class Made:
     """A run but for what is timed: what goes, the network that is left (CPU, eval mode), its files, and what they are worth.
 
-    The files lie in the folder of `artifact`. `others` are networks on the way to it, measured on the report images.
+    The files lie in the folder of the artifact.
     """
 
     choice: Choice
     recovered: Recovered
-    artifact: Artifact
-    checked: verification.Verification
-    others: Mapping[str, verification.Quality]
+    findings: Findings
 
     def within(self, folder: Path) -> Made:
         """The same with its files in another folder, where they were moved to."""
-        path = folder / self.artifact.path.name
-        return replace(self, artifact=replace(self.artifact, path=path), checked=replace(self.checked, path=path))
+        found, path = self.findings, folder / self.findings.artifact.path.name
+        moved = replace(found, artifact=replace(found.artifact, path=path), checked=replace(found.checked, path=path))
+        return replace(self, findings=moved)
 
 
 @dataclass(frozen=True, eq=False)
@@ -297,8 +296,10 @@ def carry_out(job: Job, folder: Path, *, known: offline.SelectionFile | None = N
             with tempfile.TemporaryDirectory() as scratch:
                 unrefined, time = partial(_selected, folder=folder), partial(_timed_as_cut, scratch=Path(scratch))
                 job = pacing.paced(job, unrefined, time, folder, resume=resume)
-        choice, recovered = _decided(job, folder, given, known, resume=resume)
-        result = finish(job, choice, recovered, _plan_of(job, choice, known), folder)
+        key = _key(job, known)
+        choice, recovered = _decided(job, folder, given, key, resume=resume)
+        whole = not resume and refining.complete(choice.refinement, recovered.training)
+        result = finish(job, choice, recovered, _plan_of(job, choice, known), folder, key=key if whole else None)
     if refining.complete(choice.refinement, recovered.training):
         refining.forget(folder)
     return result
@@ -310,19 +311,21 @@ def make(job: Job, folder: Path, place: Path, *, resume: bool = False) -> Made:
     What lets the run go on is kept in `folder`. Raises as `prune`.
     """
     with refining.resumable(folder):
-        choice, recovered = _decided(job, folder, None, None, resume=resume)
-        return _made(job, choice, recovered, _plan_of(job, choice), place)
+        choice, recovered = _decided(job, folder, None, _key(job, None), resume=resume)
+        plan = _plan_of(job, choice)
+        _saved(job, recovered, plan, place)
+        return Made(choice, recovered, findings.made(job, choice, recovered, plan, place))
 
 
 def complete(job: Job, made: Made, folder: Path) -> Result:
     """The rest of it, for what `make` made of this job: times the network, and writes the slim folder `folder`."""
     with refining.resumable(folder), staging(folder) as stage:
-        for path in sorted(made.artifact.path.parent.iterdir()):
+        for path in sorted(made.findings.artifact.path.parent.iterdir()):
             shutil.move(path, stage / path.name)
         report = _timed(job, made.within(stage), stage)
     if refining.complete(made.choice.refinement, made.recovered.training):
         refining.forget(folder)
-    return _result(job, made, report, folder)
+    return _result(job, made.recovered, report, folder)
 
 
 def _plan_of(job: Job, choice: Choice, known: offline.SelectionFile | None = None) -> Plan:
@@ -386,7 +389,7 @@ def _timed_as_cut(job: Job, selection: Selection, scratch: Path) -> Latency:
         slim = surgery.slim(job.model, job.groups.cuts(selection)).cpu().eval()
         job.model.cpu()
         dense = written if written.exists() else dense_file(job, scratch).path
-        timed = compared(job, dense, _slim_file(job, slim, scratch / "slim.onnx").path)
+        timed = compared(job, dense, findings.slim_file(job, slim, scratch / "slim.onnx").path)
         job.model.to(job.settings.device)
     return timed
 
@@ -470,14 +473,19 @@ def _check_device(name: str) -> None:
         raise UsageError(f"device {name!r} cannot be used: {reason}", "--device cpu works everywhere") from error
 
 
-def _decided(
-    job: Job, folder: Path, given: Found | None, known: offline.SelectionFile | None, *, resume: bool
-) -> tuple[Choice, Recovered]:
+def _key(job: Job, known: offline.SelectionFile | None) -> str | None:
+    """The name of all runs that are equal to this one, for the cache; None where there is none, or nothing to name it by."""
+    if job.settings.cache is None:
+        return None
+    key = run_key.key_of(job, known)
+    if key is None:
+        job.watch.say("cache: not used, for code that no file holds, or other training images, are part of this run")
+    return key
+
+
+def _decided(job: Job, folder: Path, given: Found | None, key: str | None, *, resume: bool) -> tuple[Choice, Recovered]:
     """What goes, and the repaired network: from the cache where an equal run left it, which a resumed one does not ask."""
     cache = job.settings.cache
-    key = None if cache is None else run_key.key_of(job, known)
-    if cache is not None and key is None:
-        job.watch.say("cache: not used, for code that no file holds, or other training images, are part of this run")
     if cache is not None and key is not None and not resume:
         kept = kept_runs.recall(cache, key, job)
         if kept is not None:
@@ -548,55 +556,58 @@ def repair(job: Job, choice: Choice) -> tuple[Choice, Recovered]:
     return replace(choice, kept=kept), best
 
 
-def finish(job: Job, choice: Choice, recovered: Recovered, plan: Plan, folder: Path) -> Result:
-    """Exports and verifies; the folder's files appear together at the end, or not at all. Pictures come after them."""
-    with staging(folder) as stage:
-        made = _made(job, choice, recovered, plan, stage)
-        report = _timed(job, made, stage)
-    return _result(job, made, report, folder)
+def finish(job: Job, choice: Choice, recovered: Recovered, plan: Plan, folder: Path, *, key: str | None = None) -> Result:
+    """Exports and verifies; the folder's files appear together at the end, or not at all. Pictures come after them.
+
+    `key` names an equal run, whose files and their quality are taken from the cache where it has them, and kept in it.
+    """
+    with staging(folder) as stage, tempfile.TemporaryDirectory() as scratch:
+        _saved(job, recovered, plan, stage)
+        found = _found(job, choice, recovered, plan, key, stage, Path(scratch))
+        report = _timed(job, Made(choice, recovered, found), stage)
+    return _result(job, recovered, report, folder)
 
 
-def _made(job: Job, choice: Choice, recovered: Recovered, plan: Plan, stage: Path) -> Made:
-    """Exports into `stage`, and verifies."""
+def _saved(job: Job, recovered: Recovered, plan: Plan, stage: Path) -> None:
+    """The slim network in `stage`; from here on both networks are on the CPU."""
     slim = recovered.model.cpu().eval()
     job.model.cpu()
     slim_folder.save(stage, plan, slim)
-    with job.watch.stage("export"):
-        artifact = _slim_file(job, slim, stage / "model.onnx", plan)
-    with job.watch.stage("verification"):
-        checked = verification.verify(
-            artifact.path, reference=slim, dense=job.model, report=job.splits.report, metrics=job.metrics
-        )
-        if checked.parity is None or not checked.parity.passed:
-            raise ExportError(f"the ONNX file differs from the PyTorch network: {checked.parity}", "report this, please")
-        others = {
-            name: verification.measure(surgery.slim(job.model, job.groups.cuts(selection)), job.splits.report, job.metrics)
-            for name, selection in (("selected", choice.selected), ("refined", choice.refined))
-        }
-        if recovered.batchnorm_reestimated:
-            restated = reestimate_batchnorm(job.model, job.calibration().to("cpu"))
-            others["dense, re-estimated"] = verification.measure(restated, job.splits.report, job.metrics)
-    return Made(choice, recovered, artifact, checked, others)
 
 
 def _timed(job: Job, made: Made, stage: Path) -> Report:
     """Times what was made in alternation with the dense network, and writes the report of it all into `stage`."""
     job.model.cpu()
+    found = made.findings
     with tempfile.TemporaryDirectory() as scratch:
-        dense = job.memo.dense
-        if dense is None:
+        if found.dense is None:
             with job.watch.stage("dense network"):
-                dense = dense_file(job, Path(scratch))
+                found = replace(found, dense=job.memo.dense or dense_file(job, Path(scratch)))
+        assert found.dense is not None
         with job.watch.stage("latency"):
-            timed = compared(job, dense.path, made.artifact.path)
-    report = assembly.assemble(job, made.choice, made.recovered, made.checked, made.others, made.artifact, dense, timed, stage)
+            timed = compared(job, found.dense.path, found.artifact.path)
+    report = assembly.assemble(job, made.choice, made.recovered, found, timed, stage)
     assembly.write(report, stage)
     return report
 
 
-def _result(job: Job, made: Made, report: Report, folder: Path) -> Result:
+def _result(job: Job, recovered: Recovered, report: Report, folder: Path) -> Result:
     crops.forget(folder, keep=report.crops is not None)
-    return Result(folder, report, made.recovered.model, _pictures(job, report, folder))
+    return Result(folder, report, recovered.model, _pictures(job, report, folder))
+
+
+def _found(job: Job, choice: Choice, recovered: Recovered, plan: Plan, key: str | None, stage: Path, scratch: Path) -> Findings:
+    """The files and what they are worth: from the cache where an equal run left them."""
+    cache = job.settings.cache
+    if cache is None or key is None:
+        return findings.made(job, choice, recovered, plan, stage, scratch)
+    whole = kept_findings.key_of(key, job, recovered.model, plan)
+    kept = kept_findings.recall(cache, whole, job, recovered.model, stage, scratch)
+    if kept is not None:
+        return kept
+    found = findings.made(job, choice, recovered, plan, stage, scratch)
+    kept_findings.keep(cache, whole, job, found)
+    return found
 
 
 def _pictures(job: Job, report: Report, folder: Path) -> tuple[Path, ...]:
@@ -608,27 +619,3 @@ def _pictures(job: Job, report: Report, folder: Path) -> tuple[Path, ...]:
 
     with job.watch.stage("plots"):
         return tuple(illustrate(report, folder))
-
-
-def _slim_file(job: Job, slim: nn.Module, path: Path, plan: Plan | None = None) -> Artifact:
-    """The ONNX file of a slim network: the original's graph with other weights, where the run began with one."""
-    options, source, example = job.settings.export, job.checkpoint, torch.zeros(job.frame.example_shape)
-    metadata = assembly.onnx_metadata(source, plan)
-    if source.architecture == loading.ONNX:
-        return graph.rewrite(source.path, job.model, slim, example, path, metadata=metadata)
-    return EXPORTERS["onnx"](slim, example, path, opset=options.opset, dynamic=options.dynamic, metadata=metadata)
-
-
-def dense_file(job: Job, folder: Path) -> Artifact:
-    """The ONNX file of the dense network, written into `folder` unless the run began with it; as large as one of a plan."""
-    options, source = job.settings.export, job.checkpoint
-    if source.architecture == loading.ONNX:
-        return graph.original(source.path)
-    return EXPORTERS["onnx"](
-        job.model,
-        torch.zeros(job.frame.example_shape),
-        folder / "dense.onnx",
-        opset=options.opset,
-        dynamic=options.dynamic,
-        metadata=assembly.onnx_metadata(source, None),
-    )

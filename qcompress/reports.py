@@ -25,6 +25,7 @@ from qcompress.report_values import Facts, Number, Text
 
 __all__ = [
     "BlockCost",
+    "Cached",
     "CheckpointFacts",
     "ClassFacts",
     "CompressionFacts",
@@ -67,6 +68,9 @@ __all__ = [
 
 Status = Literal["ok", "threshold-missed", "undecided", "interrupted"]
 _WORD = r"^[A-Za-z0-9 .%/-]*$"  # no markup
+
+
+Cached = Literal["search", "refine", "recover", "metric", "parity", "crops"]
 
 
 class CheckpointFacts(Facts):
@@ -324,7 +328,7 @@ class Report(Facts):
     """One run. What was not reached (an interrupted run) or not asked for is None.
 
     `reasons` are the limits that were missed or could not be decided, `notes` what else the user should know; `command`
-    reproduces the run.
+    reproduces the run. `cached` are the fields that an earlier, equal run found (`--cache`); the others are of this one.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", from_attributes=True, validate_by_name=True, validate_by_alias=True)
@@ -349,6 +353,7 @@ class Report(Facts):
     data: DataFacts
     layers: tuple[LayerFacts, ...] = ()
     crops: CropSheet | None = None
+    cached: tuple[Cached, ...] = ()
     files: dict[str, FileFacts] = Field(default={})
     command: Text | None = None
     seed: int

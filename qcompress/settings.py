@@ -291,8 +291,8 @@ class Settings:
     The metric "auto" is that of the task: PSNR for restoration, top-1 accuracy for classes, mean IoU for masks.
     `workers` share scoring and refinement: processes of this machine, or actors of the Ray cluster at `ray` (None: as many as
     it has room for). None: this process, in as many threads as torch takes; 1: this process, in one thread. The result is the
-    same for every number from 1. In the folder `cache` what a run found is kept, and an unchanged run only verifies it. With
-    `steps` above 1 the share is removed in so many steps, each of which scores, selects, removes and recovers anew.
+    same for every number from 1. In the folder `cache` what a run found is kept, and an unchanged run only measures its speed.
+    With `steps` above 1 the share is removed in so many steps, each of which scores, selects, removes and recovers anew.
     """
 
     sparsity: float = 0.5

@@ -78,7 +78,7 @@ def test_the_scripts_hand_inputs_on_as_they_are(tmp_path: Path) -> None:
     }
     code, words, _ = run_step("Prune", tmp_path, 0, **inputs)
     assert code == 0
-    assert " ".join(words[:-1]) == "prune --sparsity 0.5 --out slim --cache .cache --noise gaussian:25 -q --"
+    assert " ".join(words[:-1]) == "prune --out slim --cache .cache --sparsity 0.5 --noise gaussian:25 -q --"
     assert words[-1] == hostile
 
 

@@ -148,6 +148,35 @@ def test_a_wrong_shape_and_a_damaged_file_are_refused(written: Artifact, tmp_pat
         assert "\n" not in caught.value.message
 
 
+class Residual(nn.Module):
+    """A block of a residual network without weights in its shortcut, and a mean over height and width."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter, self.block, self.classes = nn.Conv2d(3, 8, 3, 1, 1), nn.Conv2d(8, 16, 3, 2, 1), nn.Linear(16, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.enter(x))
+        shortcut = nn.functional.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 4, 4))
+        y: Tensor = self.classes(torch.relu(self.block(x) + shortcut).mean((2, 3)))
+        return y
+
+
+@pytest.mark.skipif("ncnn" not in HERE, reason="needs ncnn and pnnx")
+def test_ncnn_has_shortcuts_that_skip_rows_and_columns(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = Residual().eval()
+    written = EXPORTERS["ncnn"](
+        network, content(1, 3, 16, 16), tmp_path / "net.ncnn.param", opset=18, dynamic=True, metadata={}
+    )
+    assert written.state == "verified"
+    opened = RUNTIMES["ncnn"](written.path, exact=True)
+    for images in (content(1, 3, 16, 16), content(1, 3, 17, 12)):
+        with torch.inference_mode():
+            expected = network(images).numpy()
+        np.testing.assert_allclose(opened(images.numpy()), expected, rtol=0, atol=2e-5 * np.abs(expected).max())
+
+
 @pytest.mark.parametrize("name", HERE)
 def test_float16_weights_are_smaller_or_refused(name: str, network: nn.Module, tmp_path: Path) -> None:
     path = tmp_path / f"net{EXPORTERS[name].suffix}"

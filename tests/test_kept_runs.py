@@ -1,4 +1,4 @@
-"""The cache of finished runs: an unchanged run only verifies, and what a stranger left there is not believed."""
+"""The cache of finished runs: an unchanged run only measures its speed, and what a stranger left there is not believed."""
 
 from __future__ import annotations
 
@@ -41,27 +41,40 @@ def read(path: Path) -> Entry:
         return {name: file.get_tensor(name) for name in names}, json.loads(file.metadata()[RECORD])
 
 
+def choice_in(cache: Path) -> Path:
+    """The entry that holds what was chosen."""
+    (path,) = (path for path in cache.iterdir() if not path.name.endswith(".findings.safetensors"))
+    return path
+
+
 def refuse(*arguments: object, **options: object) -> None:
     raise AssertionError("computed again")
 
 
 @pytest.mark.slow
-def test_an_unchanged_run_only_verifies(
+def test_an_unchanged_run_only_measures_its_speed(
     first: tuple[Path, pipeline.Result], checkpoint: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache, before = first
-    for place in ("qcompress.choosing.find", "qcompress.pipeline.recover_best", "qcompress.pipeline.measure_moments"):
+    places = ("choosing.find", "pipeline.recover_best", "pipeline.measure_moments", "findings.made", "crops.sheet")
+    for place in (f"qcompress.{place}" for place in places):
         monkeypatch.setattr(place, refuse)
     again = replace(settings(images, cache), limits=Limits(max_size=1))  # limits are no part of it
     after = pipeline.prune(checkpoint, again, out=tmp_path / "net.slim")
-    for name in ("model.onnx", "model.safetensors", "plan.json"):
+    for name in ("model.onnx", "model.safetensors", "plan.json", "crops.png"):
         assert (tmp_path / "net.slim" / name).read_bytes() == (before.folder / name).read_bytes(), name
     assert after.report.search == before.report.search
     assert after.report.refine == before.report.refine
     assert after.report.metric == before.report.metric
+    assert after.report.parity == before.report.parity
+    assert after.report.crops == before.report.crops
+    assert after.report.cost == before.report.cost
+    assert after.report.latency != before.report.latency
+    assert before.report.cached == ()
+    assert after.report.cached == ("search", "refine", "recover", "metric", "parity", "crops")
     assert any("earlier, equal run" in note for note in after.report.notes)
     assert after.exit_code == 4
-    assert len(list(cache.iterdir())) == 1
+    assert len(list(cache.iterdir())) == 2
 
 
 def test_the_key_is_of_what_matters(checkpoint: Path, images: Path) -> None:
@@ -130,7 +143,7 @@ def other(entry: Entry) -> Entry:
 def test_what_does_not_hold_is_a_miss(
     change: Callable[[Entry], Entry], first: tuple[Path, pipeline.Result], checkpoint: Path, images: Path, tmp_path: Path
 ) -> None:
-    (path,) = first[0].iterdir()
+    path = choice_in(first[0])
     state, record = change(read(path))
     safetensors.torch.save_file(state, tmp_path / path.name, {RECORD: json.dumps(record)})
     job = pipeline.prepare(checkpoint, settings(images, first[0]), SILENT)

@@ -58,8 +58,8 @@ def test_the_image_follows_the_rules() -> None:
     lines = [line.split(maxsplit=1) for line in text.splitlines() if line and not line.startswith("#")]
     by_name = {name: [rest for key, rest in lines if key == name] for name, _ in lines}
     assert all(re.match(r"[a-z/]+:\d[\w.-]+", image) for image in by_name["FROM"])  # DL3006, DL3007: a tag, not latest
-    assert by_name["USER"][-1] not in ("root", "0")  # DL3002
-    assert lines.index(["USER", "qcompress"]) < lines.index(["ENTRYPOINT", '["qcompress"]'])  # DL3025: as JSON
+    assert int(by_name["USER"][-1]) > 0  # DL3002: not root; DL3066: by number
+    assert lines.index(["USER", by_name["USER"][-1]]) < lines.index(["ENTRYPOINT", '["qcompress"]'])  # DL3025: as JSON
     assert not {"ADD", "MAINTAINER"} & set(by_name)  # DL3020, DL4000
     installs = re.findall(r"pip (?:install|wheel) [^&\n]*", "\n".join(by_name["RUN"]))
     assert len(installs) == 3
