@@ -27,6 +27,7 @@ from qcompress import (
     surgery,
     tracing,
 )
+from qcompress import crops as crop_sheets
 from qcompress import verify as verification
 from qcompress.checkpoints import Checkpoint
 from qcompress.data.images import Splits
@@ -39,11 +40,12 @@ from qcompress.joint import Demand, JointResult, MeasuredFile, Sizes
 from qcompress.output import claim, staging
 from qcompress.pipeline import Choice, Job, Result, default_folder, prepare, repair
 from qcompress.plans import Plan
+from qcompress.plots.table import FOLDER, forget
 from qcompress.progress import SILENT, Observer
 from qcompress.quantise import noise
 from qcompress.reconstruction import Eliminated
 from qcompress.recover.choice import Recovered
-from qcompress.recover.design import weight_matrix
+from qcompress.recover.design import Affine, set_matrix, weight_matrix
 from qcompress.recover.moments import affine
 from qcompress.reports import CompressionFacts, LayerWidth, Report
 from qcompress.searching import check_backend
@@ -118,6 +120,8 @@ def compress(
         chosen, built = _within(job, known, asked, stage, Path(scratch))
         report = _verified(job, known, chosen, built, asked, dense, stage)
         assembly.write(report, stage)
+    crop_sheets.forget(folder, keep=report.crops is not None)
+    forget(folder / FOLDER)  # pictures of an earlier run there
     return Result(folder, report, built.recovered.model)
 
 
@@ -302,9 +306,12 @@ def _restated(report: Report, job: Job, facts: CompressionFacts, energy: float) 
     if "int8" in {layer.width for layer in facts.layers}:
         notes = (*notes, facts.int8)
     floats = sum(not layer.integer for layer in facts.layers)
-    if floats and report.latency is not None and report.latency.verdict != "faster":
+    free = not set(facts.bits) <= {"int8", "int4"}
+    if floats and free and report.latency is not None and report.latency.verdict != "faster":
         slow = "slower than the dense network" if report.latency.verdict == "slower" else "no faster than the dense network"
         why = f"{floats} of {len(facts.layers)} layers compute in float32, and changing over costs time"
+        if floats == len(facts.layers):
+            why = "all layers compute in float32, whatever their width"
         notes = (*notes, f"{slow}: {why}; --bits 8, or 4,8, is for speed")
     changes = {
         "search": search,
@@ -407,8 +414,14 @@ def _foreseen(job: Job, model: nn.Module, widths: Mapping[str, str], plan: Plan,
 
 
 def _float_file(job: Job, model: nn.Module, scratch: Path) -> Path:
+    """As large as the one that is quantised: BatchNorm folded, a bias in every layer. What it computes is another matter."""
     folded = quantise.fold(model.cpu(), torch.zeros(job.frame.example_shape))
     model.to(job.settings.device)
+    for layer in folded.modules():
+        if isinstance(layer, Affine) and layer.bias is None:
+            matrix = weight_matrix(layer)
+            matrix[:, -1] = 1.0  # zeros would be left out of the file
+            set_matrix(layer, matrix)
     return _exported(job, folded, scratch / "folded.onnx").path
 
 

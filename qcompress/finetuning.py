@@ -21,6 +21,7 @@ from qcompress.finetune import state as states
 from qcompress.finetune.contract import Length, Precision, Recipe, TrainResult
 from qcompress.finetune.drawing import Drawer
 from qcompress.finetune.losses import Lesson
+from qcompress.finetune.optimiser import matrices
 from qcompress.finetune.probing import taught
 from qcompress.finetune.state import State
 from qcompress.finetune.training import Course, begin, loaded, parameters
@@ -165,7 +166,8 @@ def _taken_up(job: Job, course: Course, path: Path, facts: dict[str, str]) -> St
     if not path.exists():
         return begin(course)
     shapes = {name: tensor.shape for name, tensor in parameters(course.slim).items()}
-    state, differs = states.read(path, facts, shapes)
+    by_muon = matrices(course.slim) if course.optimiser == "muon" else ()
+    state, differs = states.read(path, facts, shapes, by_muon)
     if differs == {"start"}:
         job.watch.say("fine-tuning: begins anew, from another network than the one that was kept")
         return begin(course)

@@ -6,11 +6,19 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
+import torch
+from torch import nn
 
 import qcompress
+from qcompress import checkpoints, compressing
 from qcompress.cli.main import main
+from qcompress.data import splits
+from qcompress.data.images import Pair
+from qcompress.quantities import Size
+from qcompress.settings import CompressOptions, DataOptions, Settings, VerifyOptions
 
 DTYPES = {"float16": onnx.TensorProto.FLOAT16, "int8": onnx.TensorProto.INT8, "int4": onnx.TensorProto.INT4}
 
@@ -109,3 +117,33 @@ def test_what_cannot_be_is_refused_in_one_line(
     assert said in error
     assert "hint:" in error
     assert not (tmp_path / "o").exists()
+
+
+def test_the_size_of_the_file_is_known_before_the_network_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Layers without a bias get one where they are quantised."""
+    torch.manual_seed(0)
+    bare = [nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.Conv2d(16, 16, 3, padding=1, bias=False)]
+    model = nn.Sequential(bare[0], nn.ReLU(), bare[1], nn.ReLU(), nn.Conv2d(16, 3, 3, padding=1, bias=False)).eval()
+    rng = np.random.default_rng(0)
+    pairs = [Pair(f"{n}", f"{n}", *rng.random((2, 3, 32, 32), np.float32)) for n in range(12)]
+    built: list[int] = []
+
+    def build(*arguments: Any) -> compressing.Built:
+        made = honest(*arguments)
+        built.append(made.artifact.size_bytes)
+        return made
+
+    honest = compressing.build
+    monkeypatch.setattr(compressing, "build", build)
+    foreseen: list[int] = []
+
+    def sizes(*arguments: Any) -> int:
+        foreseen.append(foresee(*arguments))
+        return foreseen[-1]
+
+    foresee = compressing._foreseen
+    monkeypatch.setattr(compressing, "_foreseen", sizes)
+    options = CompressOptions(target_size=Size(share=0.5), bits=("int8",), calibration="minmax")
+    settings = Settings(compress=options, verify=VerifyOptions(size=32), data=DataOptions(crop=32))
+    compressing.compress(checkpoints.of_module(model), settings, images=splits.from_pairs(pairs, seed=0), out=tmp_path / "s")
+    assert built == foreseen[-1:]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from torch import nn
 from torch.nn import functional
@@ -111,6 +114,18 @@ def test_a_rate_is_chosen_by_trials_that_count(job: Job, cut: Recovered) -> None
     assert found.steps == 200 - (len(found.tried) - 1) * round(0.03 * 200)  # the other trials led nowhere
 
 
+def test_trials_that_take_all_the_time_end_the_training(job: Job, cut: Recovered, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(*arguments: Any) -> float:
+        time.sleep(0.2)
+        return mean_metric(*arguments)
+
+    monkeypatch.setattr(finetuning, "mean_metric", slow)
+    found = finetuned(with_options(job, rate=None, teaching=None, steps=None, minutes=0.3 / 60), cut, dense=job.model).training
+    assert found is not None
+    assert found.ended == "minutes"
+    assert len(found.tried) == 2  # no further one begins when half of the time is gone
+
+
 class Interrupt:
     """Ctrl-C after so many states were written."""
 
@@ -153,6 +168,14 @@ def test_a_training_that_is_done_is_not_done_again(job: Job, cut: Recovered, tmp
     assert states.file_of(tmp_path, 1).read_bytes() == written
 
 
+def without(data: bytes, name: str) -> bytes:
+    """A safetensors file but for one tensor."""
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    tensors = safetensors.torch.load(data)
+    assert tensors.pop(name).numel()
+    return safetensors.torch.save(tensors, header["__metadata__"])
+
+
 def test_a_training_of_other_facts_or_a_damaged_file_is_refused(
     job: Job, cut: Recovered, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,6 +188,12 @@ def test_a_training_of_other_facts_or_a_damaged_file_is_refused(
     data = path.read_bytes()
     path.write_bytes(data[:-100])
     with pytest.raises(ResumeError, match="damaged"):
+        finetuned(job, cut, dense=job.model, folder=tmp_path)
+    path.write_bytes(data.replace(b"qcompress finetune 2", b"qcompress finetune 1"))
+    with pytest.raises(ResumeError, match="another version"):
+        finetuned(job, cut, dense=job.model, folder=tmp_path)
+    path.write_bytes(without(data, "second/0.bias"))
+    with pytest.raises(ResumeError, match="moments are not of the same"):
         finetuned(job, cut, dense=job.model, folder=tmp_path)
     path.write_bytes(data)
     other = surgery.slim(job.model, job.groups.cuts(Selection(job.groups.space, (2, 3, 9, 12))))

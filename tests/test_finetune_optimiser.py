@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from qcompress.errors import UsageError
+from qcompress.finetune import training
 from qcompress.finetune.optimiser import WIDEST, Mover, matrices
 from qcompress.finetune.training import parameters
 from qcompress.settings import FinetuneOptions
@@ -83,6 +84,18 @@ def test_moments_that_were_kept_go_on_to_the_same_bits(kind: str) -> None:
     for name, weight in parameters(model).items():
         assert first[name].shape == weight.shape
         assert torch.equal(weight, parameters(other)[name])
+
+
+def test_weights_in_an_unusual_order_of_memory_are_put_in_order() -> None:
+    layer = nn.Conv1d(4, 6, 3)
+    model, weight = nn.Sequential(layer, nn.Flatten(), nn.Linear(6, 2)), layer.weight
+    weight.data = weight.detach().permute(1, 2, 0).contiguous().permute(2, 0, 1)
+    assert not weight.is_contiguous()
+    desk = training._trainable(model, "cpu")
+    mover = Mover(desk, parameters(desk), "muon", {}, {}, 0)
+    gradients(desk, 0)
+    mover.step(0.1)
+    assert not torch.equal(parameters(desk)["0.weight"], weight)
 
 
 def test_another_optimiser_is_refused() -> None:

@@ -28,6 +28,9 @@ The dense network's outputs win where images are few, and lose where it is not w
 TRIAL = 0.03
 """Share of the training that one trial takes."""
 
+MOST = 0.5
+"""Share of the clock after which no further trial begins: measurements at their ends may take longer than the trials."""
+
 Progress = Callable[[State, float], None]
 """Told where a training stands, and the share of it that is over."""
 
@@ -39,6 +42,10 @@ def taught(course: Course, state: State, recipe: Recipe, length: Length, keep: K
         keep(state)
     assert state.rate is not None
     assert state.teaching is not None
+    if length.seconds is not None and state.begun[1] >= length.seconds:  # the trials took all there was
+        ended = replace(state, ended="minutes")
+        keep(ended)
+        return ended
     spent = TRIAL * len(state.tried)
     rest = length.part(1 - spent) if length.seconds is None else Length(seconds=length.seconds - state.begun[1])
     leg = Leg(state.rate, state.teaching, rest, recipe.points, recipe.patience, recipe.decay)
@@ -52,7 +59,8 @@ class _Trials:
     """
 
     def __init__(self, course: Course, start: State, length: Length, progress: Progress) -> None:
-        self._course, self._start, self._length, self._progress = course, start, length.part(TRIAL), progress
+        self._course, self._start, self._progress = course, start, progress
+        self._whole, self._length = length, length.part(TRIAL)
         self._found: dict[tuple[float, float], State] = {}
 
     def run(self, recipe: Recipe) -> State:
@@ -66,16 +74,24 @@ class _Trials:
 
     def _best_rate(self, share: float) -> float:
         place = FIRST[self._course.optimiser]
-        step = 1 if self._tried(RATES[place + 1], share) > self._tried(RATES[place], share) else -1
+        step = 1 if self._better(RATES[place + 1], RATES[place], share) else -1
         place += step == 1
-        while 0 <= place + step < len(RATES) and self._tried(RATES[place + step], share) > self._tried(RATES[place], share):
+        while self._on_time() and 0 <= place + step < len(RATES) and self._better(RATES[place + step], RATES[place], share):
             place += step
         return RATES[place]
+
+    def _better(self, rate: float, than: float, share: float) -> bool:
+        return self._tried(rate, share) > self._tried(than, share)
+
+    def _on_time(self) -> bool:
+        """Whether another trial may begin."""
+        spent = sum(trial.seconds for trial in self._found.values())
+        return self._whole.seconds is None or spent < MOST * self._whole.seconds
 
     def _best_share(self, rate: float) -> float:
         best = SHARES[0]
         for share in SHARES[1:]:
-            if not self._tried(rate, share) > self._tried(rate, best):
+            if not self._on_time() or not self._tried(rate, share) > self._tried(rate, best):
                 break
             best = share
         return best

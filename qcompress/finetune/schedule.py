@@ -7,7 +7,7 @@ import math
 __all__ = ["WARM_UP", "factor"]
 
 WARM_UP = 0.05
-"""Share of a training in which the rate rises: Adam's second moments mean little before."""
+"""Share of a training in which the rate rises: the optimiser's moments mean little before."""
 
 
 def factor(share: float) -> float:

@@ -7,7 +7,7 @@ facts that the training depends on, so that a file of another one is refused, an
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,8 @@ from qcompress.weights import read_safetensors
 
 __all__ = ["State", "Tensors", "file_of", "files", "forget", "read", "write"]
 
-_FORMAT = "qcompress finetune 2"
+_FAMILY = "qcompress finetune "
+_FORMAT = f"{_FAMILY}2"
 _PARTS = ("weights", "average", "best", "first", "second")
 _PATTERN = ".finetune-*.safetensors"
 
@@ -98,16 +99,22 @@ def write(path: Path, state: State, facts: Mapping[str, str]) -> None:
     write_bytes(path, safetensors.torch.save(tensors, header))
 
 
-def read(path: Path, facts: Mapping[str, str], shapes: Mapping[str, torch.Size]) -> tuple[State, frozenset[str]]:
+def read(
+    path: Path, facts: Mapping[str, str], shapes: Mapping[str, torch.Size], by_muon: Collection[str] = ()
+) -> tuple[State, frozenset[str]]:
     """The training in `path`, of parameters of these shapes, and in which of `facts` it differs: then it is of another one.
 
+    `by_muon` are parameters that have no second moment.
+
     Raises:
-        ResumeError: the file is damaged.
+        ResumeError: the file is damaged, or of another version.
 
     """
     try:
         tensors, header = read_safetensors(path)
         if header["format"] != _FORMAT:
+            if header["format"].startswith(_FAMILY):
+                raise ResumeError(f"{path} is of another version of qcompress", f"to begin anew, remove {path}")
             raise ValueError(f"its format is {header['format'][:40]!r}")
         known, numbers = json.loads(header["of"]), json.loads(header["state"])
         differs = frozenset(name for name, value in facts.items() if known.get(name) != value)
@@ -117,7 +124,7 @@ def read(path: Path, facts: Mapping[str, str], shapes: Mapping[str, torch.Size])
             parts[part][parameter] = tensor
         state = _state(parts, numbers)
         if not differs:
-            _check(state, shapes)
+            _check(state, shapes, by_muon)
     except (CheckpointError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         hint = f"to begin anew, remove {path}"
         raise ResumeError(f"{path} is damaged: {' '.join(str(error).split())[:200]}", hint) from error
@@ -150,12 +157,12 @@ def _state(parts: dict[str, Tensors], found: Mapping[str, Any]) -> State:
     )
 
 
-def _check(state: State, shapes: Mapping[str, torch.Size]) -> None:
+def _check(state: State, shapes: Mapping[str, torch.Size], by_muon: Collection[str]) -> None:
     """Raises ValueError for tensors that are not those of the network."""
     for part in _PARTS:
         found = {name: tensor.shape for name, tensor in getattr(state, part).items()}
         moments = part in ("first", "second")
         if any(shapes.get(name) != shape for name, shape in found.items()) or (not moments and found.keys() != shapes.keys()):
             raise ValueError(f"its {part} do not fit the network")
-    if not state.second.keys() <= state.first.keys():
+    if state.second.keys() != state.first.keys() - set(by_muon):
         raise ValueError("its moments are not of the same parameters")

@@ -201,9 +201,16 @@ def _trainable(model: nn.Module, device: str) -> nn.Module:
     if all(tensor.dim() < 5 for tensor in result.parameters()):
         result = result.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     for tensor in parameters(result).values():
-        tensor.data = tensor.detach().clone()
+        tensor.data = _in_order(tensor.detach()).clone()
         tensor.requires_grad_(True)
     return result
+
+
+def _in_order(tensor: Tensor) -> Tensor:
+    """`tensor` in one of the usual orders of memory."""
+    orders = {4: torch.channels_last, 5: torch.channels_last_3d}
+    usual = (torch.contiguous_format, orders.get(tensor.dim(), torch.contiguous_format))
+    return tensor if any(tensor.is_contiguous(memory_format=order) for order in usual) else tensor.contiguous()
 
 
 def _copied(tensors: Tensors) -> Tensors:
