@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import qcompress
-from qcompress import kept_scores
+from qcompress import finetuning, kept_scores
 from qcompress.assembly import versions
 from qcompress.offline import SelectionFile
 from qcompress.settings import CheckpointOptions, DataOptions, ExportOptions, Limits, Settings, VerifyOptions
@@ -29,7 +29,8 @@ def key_of(job: Job, known: SelectionFile | None = None) -> str | None:
     """A hash of all that the choice and the weights depend on; None where that includes code that no file holds, or
     images to train on that are not among the crops.
 
-    The crops stand for the images, and every setting counts that is not known to make no difference.
+    The crops stand for the images, unless all calibration images are trained on. Every setting counts that is not known to make
+    no difference.
     """
     code = _code_of([*job.model.modules(), job.metric.per_image, job.metric.loss, job.settings.search.objective])
     if code is None or job.settings.finetune.source is not None:
@@ -47,8 +48,14 @@ def key_of(job: Job, known: SelectionFile | None = None) -> str | None:
         checkpoint=[job.checkpoint.sha256, job.checkpoint.architecture, dict(job.checkpoint.arguments)],
         groups=repr(job.groups),
         crops=[kept_scores.digest_of(part.cpu().numpy()) for role in crops for part in (role.inputs, role.targets)],
+        trained=_trained_on(job) if job.settings.recover == "finetune" else None,
         selection=None if known is None else known.model_dump_json(),
     )
+
+
+def _trained_on(job: Job) -> list[str]:
+    """The images whose windows are drawn, and the noise that these are given anew."""
+    return [job.splits.calibration.contents, repr(finetuning.fresh_noise(job))]
 
 
 def _telling(settings: Settings) -> Settings:

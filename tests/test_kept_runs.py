@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 from qcompress import Settings, choosing, kept_runs, pipeline, run_key
 from qcompress.progress import SILENT
 from qcompress.settings import DataOptions, Limits, RefineOptions, VerifyOptions
+from qcompress.sweeping import run as sweeping
 
 RECORD = "qcompress_run"
 Entry = tuple[dict[str, Tensor], dict[str, Any]]
@@ -90,6 +92,28 @@ def test_the_key_is_of_what_matters(checkpoint: Path, images: Path) -> None:
     others = [replace(plain, seed=1), replace(plain, sparsity=0.25), replace(plain, workers=1), replace(plain, recover="none")]
     others.append(replace(plain, data=replace(plain.data, noise="gaussian:20")))
     assert len({known, *map(key, others)}) == len(others) + 1
+
+
+def test_what_is_trained_on_is_part_of_it(checkpoint: Path, images: Path) -> None:
+    """All of it: windows are drawn from images that no crop is of, and noise is drawn anew."""
+    plain = settings(images, None)
+    few = replace(plain, data=replace(plain.data, calibration_crops=1))
+    job = pipeline.prepare(checkpoint, few, SILENT)
+    *pairs, last = job.splits.calibration.pairs
+    assert pairs
+    noisier = replace(job.splits.calibration, pairs=(*pairs, replace(last, input=last.input + np.float32(1e-3))))
+    others = [
+        replace(job, splits=replace(job.splits, calibration=noisier)),
+        replace(job, settings=replace(job.settings, data=replace(few.data, noise="gaussian:20"))),
+    ]
+    report = job.splits.report
+    pictured = replace(report, pairs=tuple(replace(pair, input=pair.input + np.float32(1e-3)) for pair in report.pairs))
+    assert report.sha256 == pictured.sha256
+    assert sweeping._key(job) != sweeping._key(replace(job, splits=replace(job.splits, report=pictured)))
+    for key in (run_key.key_of, sweeping._key):
+        assert {key(other) for other in others} == {key(job)}
+        tuned = [replace(one, settings=replace(one.settings, recover="finetune")) for one in (job, *others)]
+        assert len({key(job), *map(key, tuned)}) == 4
 
 
 def test_code_of_the_users_is_part_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
