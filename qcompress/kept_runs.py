@@ -222,7 +222,8 @@ def _read(path: Path, key: str, job: Job) -> Kept:
         raise ValueError("it is of another run, or damaged")
     space, (target, alignment) = job.groups.space, job.asked
     search, kept = record.search.result(space), Selection(space, record.kept)
-    for selection in (search.selection, kept):
+    refined = record.refined.result(space) if record.refined else None
+    for selection in (search.selection, kept, *([refined.selection] if refined else [])):
         counts = space.counts(selection.x)
         if not alignment.allows(counts) or target.capacity(counts) < target.target:
             raise ValueError("its selection does not meet the budget")
@@ -235,7 +236,6 @@ def _read(path: Path, key: str, job: Job) -> Kept:
         model, record.level, record.batchnorm_reestimated, (), record.note, value=record.value, training=training
     )
     trail = tuple(PruningStep(**step.model_dump()) for step in record.trail)
-    refined = record.refined.result(space) if record.refined else None
     return Kept(search, refined, kept, alignment.align, record.qpu, trail, recovered)
 
 
