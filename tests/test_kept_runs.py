@@ -15,8 +15,11 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from qcompress import Settings, choosing, kept_runs, pipeline, run_key
+from qcompress import Settings, choosing, keeping, kept_runs, pipeline, run_key
 from qcompress.progress import SILENT
+from qcompress.recover.choice import Recovered
+from qcompress.refine.contract import Ended, RefineResult
+from qcompress.selection import Selection
 from qcompress.settings import DataOptions, Limits, RefineOptions, VerifyOptions
 from qcompress.sweeping import run as sweeping
 
@@ -131,6 +134,29 @@ def test_code_of_the_users_is_part_of_it(tmp_path: Path, monkeypatch: pytest.Mon
     assert run_key._code_of([f]) is None
 
 
+@pytest.mark.parametrize(
+    ("ended", "resume", "counts"), [("minutes", False, True), ("interrupt", False, False), ("evaluations", True, False)]
+)
+def test_what_the_clock_ended_counts_and_what_ctrl_c_ended_does_not(
+    ended: Ended,
+    resume: bool,
+    counts: bool,
+    checkpoint: Path,
+    images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    job = pipeline.prepare(checkpoint, settings(images, tmp_path), SILENT)
+    none = Selection(job.groups.space, ())
+    refined = RefineResult(none, 30.0, 30.0, 0.0, 1.0, 1, 0, (), ended)
+    found = pipeline.Choice(none, none, none, refinement=refined), Recovered(job.model, "none", False, (), "")
+    keys = list[str | None]()
+    monkeypatch.setattr(pipeline, "_decided", lambda *_, **__: found)
+    monkeypatch.setattr(pipeline, "finish", lambda *_, key: keys.append(key))
+    pipeline.carry_out(job, tmp_path / "net.slim", resume=resume)
+    assert [key is not None for key in keys] == [counts]
+
+
 def weights(entry: Entry) -> Entry:
     state, record = entry
     return {name: tensor + 1 for name, tensor in state.items()}, record
@@ -160,6 +186,28 @@ def lies(entry: Entry) -> Entry:
 def other(entry: Entry) -> Entry:
     state, record = entry
     return state, record | {"key": "0" * 64}
+
+
+@pytest.mark.slow
+def test_what_cannot_be_kept_is_said(
+    first: tuple[Path, pipeline.Result], checkpoint: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = list[str]()
+    job = pipeline.prepare(checkpoint, settings(images, first[0]), SILENT)
+    monkeypatch.setattr(job.watch, "say", said.append)
+    key = choice_in(first[0]).stem
+    kept = kept_runs.recall(first[0], key, job)
+    assert kept is not None
+    choice = pipeline.Choice(kept.search.selection, kept.kept, kept.kept, kept.align, kept.search, kept.refinement)
+    (tmp_path / "file").touch()
+    kept_runs.keep(tmp_path / "file", key, job, choice, kept.recovered)
+    monkeypatch.setattr(keeping, "LARGEST_RECORD", 1000)
+    kept_runs.keep(tmp_path / "cache", key, job, choice, kept.recovered)
+    kept_runs.keep(tmp_path / "cache", key, job, replace(choice, align=0), kept.recovered)
+    assert not (tmp_path / "cache").exists()
+    whys = ("cannot write", "1,000 are read", "greater than or equal to 1")
+    assert [why in line for why, line in zip(whys, said[-3:], strict=True)] == [True] * 3
+    assert all(line.startswith("cache: not kept: ") for line in said[-3:])
 
 
 @pytest.mark.slow

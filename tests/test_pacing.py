@@ -165,6 +165,8 @@ def test_what_was_timed_before_counts_where_a_run_goes_on_or_is_cached(job: pipe
     assert played(longer, tmp_path / "a", 9.0, resume=True)[1] == 0
     assert played(replace(job, settings=replace(job.settings, seed=1)), tmp_path / "a", 9.0, resume=True)[1] == 1
     assert played(job, tmp_path / "b", 9.0)[1] == 1  # neither resumed nor cached
+    (tmp_path / "file").touch()
+    assert played(replace(job, settings=replace(job.settings, cache=tmp_path / "file")), tmp_path / "c", 9.0)[1] == 1
 
 
 def test_a_table_of_another_machine_is_taken_at_its_word(job: pipeline.Job, tmp_path: Path) -> None:

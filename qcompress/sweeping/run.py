@@ -338,7 +338,7 @@ def _key(job: Job) -> str | None:
     settings = job.settings
     return kept_scores.key_of(
         run=chosen,
-        report=job.splits.report.contents,
+        report=[job.splits.report.contents, job.splits.classes],
         written=[repr(settings.export), settings.crops],
         measured=[repr(settings.verify), processor.features()],
     )
