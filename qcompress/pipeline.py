@@ -275,7 +275,7 @@ def prune(
     if settings.cache is not None:
         claim(settings.cache)
     refining.check_folder(folder, resume=resume, say=observer.say)
-    settings = pricing.with_table(settings, folder, resume=resume)
+    settings = pricing.cacheable(pricing.with_table(settings, folder, resume=resume), observer.say)
     job = prepare(source, settings, observer, images=images, price=partial(pricing.priced, settings, folder=folder))
     return carry_out(job, folder, known=known, resume=resume)
 

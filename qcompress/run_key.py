@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import qcompress
 from qcompress import finetuning, kept_scores
 from qcompress.assembly import versions
+from qcompress.latency_model import LatencyModel
 from qcompress.offline import SelectionFile
 from qcompress.settings import CheckpointOptions, DataOptions, ExportOptions, Limits, Settings, VerifyOptions
 
@@ -44,6 +45,7 @@ def key_of(job: Job, known: SelectionFile | None = None) -> str | None:
         task=job.frame.task,
         metric=job.metric.name,
         align=alignment.align,
+        table=_table_of(job),
         budget=[target.name, target.target, target.dense, kept_scores.digest_of(target.weights())],
         checkpoint=[job.checkpoint.sha256, job.checkpoint.architecture, dict(job.checkpoint.arguments)],
         groups=repr(job.groups),
@@ -58,6 +60,12 @@ def _trained_on(job: Job) -> list[str]:
     return [job.splits.calibration.contents, repr(finetuning.fresh_noise(job))]
 
 
+def _table_of(job: Job) -> str | None:
+    """The latency table that the budget is priced by, wherever it was read from."""
+    model = job.prices["latency"].cost if "latency" in job.prices else None
+    return kept_scores.key_of(table=model.table.model_dump_json()) if isinstance(model, LatencyModel) else None
+
+
 def _telling(settings: Settings) -> Settings:
     """The settings without those that another fact of the key stands for, or that change nothing but the report.
 
@@ -70,7 +78,7 @@ def _telling(settings: Settings) -> Settings:
         ray=None,
         checkpoint=CheckpointOptions(),
         data=DataOptions(),
-        search=replace(settings.search, selection=None),
+        search=replace(settings.search, selection=None, latency_table=None),
         export=ExportOptions(),
         verify=VerifyOptions(),
         limits=Limits(),
