@@ -12,13 +12,15 @@ import pytest
 import torch
 from tables import NOWHERE, of_plain_costs
 
-from qcompress import Settings, kept_rounds, latency, loading, pacing, pipeline, pricing, profiling, run_key, tracing
+from qcompress import Settings, kept_rounds, latency, loading, pacing, pipeline, pricing, profiling, refining, run_key, tracing
 from qcompress.asking import Price
+from qcompress.errors import InterruptedRunError, UsageError
 from qcompress.exporters import timing
 from qcompress.latency import Latency, WallTimes
 from qcompress.latency_model import LatencyModel
 from qcompress.latency_table import DeviceFacts
 from qcompress.progress import SILENT
+from qcompress.refine import journal
 from qcompress.refine.objective import SlicedMetric
 from qcompress.rounds import MOST, Goal, Measured, Round, consistent
 from qcompress.selection import Selection
@@ -167,6 +169,20 @@ def test_what_was_timed_before_counts_where_a_run_goes_on_or_is_cached(job: pipe
     assert played(job, tmp_path / "b", 9.0)[1] == 1  # neither resumed nor cached
     (tmp_path / "file").touch()
     assert played(replace(job, settings=replace(job.settings, cache=tmp_path / "file")), tmp_path / "c", 9.0)[1] == 1
+
+
+def test_rounds_stay_only_where_a_run_can_go_on(tmp_path: Path) -> None:
+    rounds = tmp_path / kept_rounds.FILE
+    for error in (KeyboardInterrupt(), UsageError("no"), ZeroDivisionError()):
+        rounds.touch()
+        with pytest.raises(type(error)), refining.resumable(tmp_path):
+            raise error
+        assert not rounds.exists()
+    rounds.touch()
+    (tmp_path / journal.FILE).touch()
+    with pytest.raises(InterruptedRunError, match="no result"), refining.resumable(tmp_path):
+        raise KeyboardInterrupt
+    assert rounds.exists()
 
 
 def test_a_table_is_known_by_its_times_and_one_that_is_not_given_by_nothing(job: pipeline.Job, tmp_path: Path) -> None:
