@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import os
 import sys
 from collections.abc import Iterable
 from dataclasses import replace
@@ -112,8 +113,13 @@ def _module_of(thing: object) -> str:
 @cache
 def _own_code() -> str:
     """A hash of the files of this package: a version is not enough where it is installed from a branch."""
-    root = Path(qcompress.__file__).parent
+    return _code_in(Path(qcompress.__file__).parent)
+
+
+def _code_in(root: Path) -> str:
+    """A hash of the modules below `root`, behind links, too: in a checkout some of the folders are such."""
+    folders = [Path(folder) for folder, _, _ in os.walk(root, followlinks=True)]
     digest = hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
+    for path in sorted(path for folder in folders for path in folder.glob("*.py")):
         digest.update(path.relative_to(root).as_posix().encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()

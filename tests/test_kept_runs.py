@@ -134,6 +134,16 @@ def test_code_of_the_users_is_part_of_it(tmp_path: Path, monkeypatch: pytest.Mon
     assert run_key._code_of([f]) is None
 
 
+def test_our_code_counts_behind_links(tmp_path: Path) -> None:
+    for name in ("package", "elsewhere"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("ONE = 1\n")
+    (tmp_path / "package" / "part").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    before = run_key._code_in(tmp_path / "package")
+    (tmp_path / "elsewhere" / "__init__.py").write_text("ONE = 2\n")
+    assert run_key._code_in(tmp_path / "package") != before
+
+
 @pytest.mark.parametrize(
     ("ended", "resume", "counts"), [("minutes", False, True), ("interrupt", False, False), ("evaluations", True, False)]
 )
