@@ -1,7 +1,7 @@
 # qcompress for CI: computes on the CPU, runs as nobody in particular. In a checkout:
 #
 #     docker build --tag qcompress .
-#     docker run --rm --user "$(id -u)" --volume "$PWD:/work" qcompress prune model.pt --data images --max-drop 0.3
+#     docker run --rm --user "$(id -u)" --volume "$PWD:/data" qcompress prune model.pt --data images --max-drop 0.3
 #
 # Exit codes are those of the command line. The versions are the tested ones of constraints.txt.
 FROM python:3.11-slim-bookworm AS wheel
@@ -17,6 +17,6 @@ RUN python -m pip install --no-cache-dir --no-deps --constraint /opt/qcompress/c
     && python -m pip install --no-cache-dir --constraint /opt/qcompress/constraints.txt /opt/qcompress/*.whl \
     && useradd --create-home --uid 10001 qcompress
 USER 10001
-WORKDIR /work
+WORKDIR /data
 ENTRYPOINT ["qcompress"]
 CMD ["--help"]

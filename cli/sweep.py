@@ -69,6 +69,15 @@ def sweep(
             "same for every N from 1. With --ray: N actors share scoring and refinement, point by point.",
         ),
     ] = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            "--cache",
+            metavar="DIR",
+            help="Keep the choice and the weights of every point in DIR; a point with unchanged inputs and options takes them "
+            "from there. Its files are exported and measured anew.",
+        ),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Output folder (default: NAME.sweep next to the checkpoint).")
     ] = None,
@@ -98,7 +107,7 @@ def sweep(
     rule = None if pick is None else parse_rule(pick)
     if refine_evals is None and given["refine_minutes"] is None:
         refine_evals = 0
-    settings = settings_of(context, refine_evals=refine_evals, workers=workers, **given)
+    settings = settings_of(context, refine_evals=refine_evals, workers=workers, cache=cache, **given)
     found = run(
         checkpoint,
         shares,

@@ -192,7 +192,8 @@ def _cache_notes(choice: Choice, found: Findings) -> list[str]:
 def _cached(choice: Choice, found: Findings) -> tuple[Cached, ...]:
     """The same as fields of the report."""
     kept: list[Cached] = ["search", "refine", "recover"] if choice.recalled else []
-    return (*kept, *(("metric", "parity", "crops") if found.recalled else ()))
+    kept += ["metric", "parity"] if found.recalled else []
+    return (*kept, *(("crops",) if found.recalled and found.sheet is not None else ()))
 
 
 def _capacity(value: int, settings: Settings, choice: Choice) -> str:

@@ -31,7 +31,7 @@ from qcompress.recover.choice import Recovered, mean_metric
 if TYPE_CHECKING:
     from qcompress.pipeline import Job
 
-__all__ = ["digest_of", "finetuned", "precision_on", "training_images"]
+__all__ = ["digest_of", "finetuned", "fresh_noise", "precision_on", "training_images"]
 
 _BATCH, _LABELLED_BATCH = 8, 32
 _CROP, _SMALL_CROP = 64, 48  # of the input; where the output is larger than that
@@ -121,7 +121,7 @@ def _course(job: Job, slim: nn.Module, dense: nn.Module, share: float) -> tuple[
     usual = _CROP if job.frame.form.scale == 1 else _SMALL_CROP
     crop = None if whole else _side(images, options.crop or usual, job.checkpoint.stride)
     batch = options.batch or (_LABELLED_BATCH if whole else _BATCH)
-    draw = Drawer(images, batch, crop, _fresh_noise(job), job.settings.seed)
+    draw = Drawer(images, batch, crop, fresh_noise(job), job.settings.seed)
     chooser, crops = job.metric.chooser, job.judging()
 
     def measure(model: nn.Module) -> float:
@@ -149,7 +149,7 @@ def _side(images: CalibrationImages | TrainingImages, wanted: int, stride: int) 
     return max(min(wanted, smallest) // stride, 1) * stride
 
 
-def _fresh_noise(job: Job) -> Noise | None:
+def fresh_noise(job: Job) -> Noise | None:
     """The noise that clean images were given, where it can be drawn anew without touching them."""
     data, scale = job.settings.data, job.frame.form.scale
     if job.frame.source.paired or scale > 1:

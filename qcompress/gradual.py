@@ -145,12 +145,15 @@ class _Course:
         """`choice` in units of the dense network, with what earlier steps removed."""
         target, gone = self._aim[0], self._gone
         selected, refined, kept = (composed(gone, one) for one in (choice.selected, choice.refined, choice.kept))
-        search = choice.search
+        search, refinement = choice.search, choice.refinement
+        if refinement is not None:
+            refinement = replace(refinement, selection=refined)
         if search is not None:
             before, after = (int(target.capacity(one.space.counts(one.x))) for one in (gone, selected))
             trace = tuple(probe._replace(capacity=before + probe.capacity) for probe in search.trace)
             search = replace(search, selection=selected, asked=target.target, capacity=after, trace=trace)
-        return replace(choice, selected=selected, refined=refined, kept=kept, search=search, trail=self._trail)
+        found = replace(choice, selected=selected, refined=refined, kept=kept, search=search, refinement=refinement)
+        return replace(found, trail=self._trail)
 
 
 def composed(gone: Selection, further: Selection) -> Selection:

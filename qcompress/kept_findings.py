@@ -27,7 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from torch import nn
 
-from qcompress import crops, findings, kept_scores, loading, processor
+from qcompress import crops, findings, keeping, kept_scores, loading, processor
 from qcompress import verify as verification
 from qcompress.errors import InputError
 from qcompress.exporters import Artifact
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
 __all__ = ["keep", "key_of", "recall"]
 
 _RECORD = "qcompress_findings"  # in the metadata
-_LARGEST_RECORD = 16 * 2**20
 _WRITERS = ("onnxscript", "onnx-ir", "pillow")  # what else the files depend on, beside the versions in the key of a run
 _OTHERS = ({"selected", "refined"}, {"selected", "refined", "dense, re-estimated"})
 _CLOSE = 1e-4  # by which a figure may differ from the one that was kept: far more than rounding does, less than is shown
@@ -123,6 +122,7 @@ def key_of(run: str, job: Job, slim: nn.Module, plan: Plan) -> str:
         form=repr(job.frame.form),
         crops=job.settings.crops,
         images=[(pair.name, kept_scores.digest_of(pair.input), kept_scores.digest_of(pair.target)) for pair in report],
+        classes=job.splits.classes,
         metrics=[metric.name for metric in job.metrics],
         writers={name: version(name) for name in _WRITERS},
         machine=[platform.system(), platform.machine(), processor.features()],
@@ -130,7 +130,14 @@ def key_of(run: str, job: Job, slim: nn.Module, plan: Plan) -> str:
 
 
 def keep(folder: Path, key: str, job: Job, found: Findings) -> None:
-    """Writes what was found under `key`, the dense file with it. Raises OutputError."""
+    """Writes what was found under `key`, the dense file with it; says so where that is not possible."""
+    with keeping.attempted(job.watch.say):
+        write_bytes(_path(folder, key), _packed(key, job, found))
+        job.watch.say(f"cache: files and figures kept as {_path(folder, key)}")
+
+
+def _packed(key: str, job: Job, found: Findings) -> bytes:
+    """An entry as it is in its file. Raises ValidationError, or OutputError where its record is too large."""
     checked, parity = found.checked, found.checked.parity
     assert found.dense is not None
     assert parity is not None
@@ -157,8 +164,7 @@ def keep(folder: Path, key: str, job: Job, found: Findings) -> None:
         artifact=_Quality(**asdict(checked.artifact)),
     )
     arrays = {name: np.frombuffer(data, np.uint8) for name, data in files.items()}
-    write_bytes(_path(folder, key), safetensors.numpy.save(arrays, {_RECORD: record.model_dump_json()}))
-    job.watch.say(f"cache: files and figures kept as {_path(folder, key)}")
+    return safetensors.numpy.save(arrays, {_RECORD: keeping.bounded(record.model_dump_json())})
 
 
 def recall(folder: Path, key: str, job: Job, slim: nn.Module, stage: Path, scratch: Path) -> Findings | None:
@@ -196,11 +202,11 @@ def _read(path: Path, key: str) -> tuple[_Found, dict[str, bytes]]:
     data = read_bytes(path)
     try:
         arrays: Mapping[str, Bytes] = safetensors.numpy.load(data)
-    except SafetensorError as error:
+    except (SafetensorError, KeyError, TypeError) as error:  # the latter two of types that numpy lacks
         raise ValueError("it is damaged") from error
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])  # well-formed: it was just parsed
     text = str((header.get("__metadata__") or {}).get(_RECORD, ""))
-    if len(text) > _LARGEST_RECORD or not set(arrays) <= {"slim", "dense", "crops"} or "slim" not in arrays:
+    if len(text) > keeping.LARGEST_RECORD or not set(arrays) <= {"slim", "dense", "crops"} or "slim" not in arrays:
         raise ValueError("it is of another kind")
     if any(array.dtype != np.uint8 or array.ndim != 1 for array in arrays.values()):
         raise ValueError("its files are no bytes")
@@ -248,7 +254,7 @@ def _unpacked(record: _Found, files: Mapping[str, bytes], job: Job, scratch: Pat
     for name in ("slim", "dense"):
         if name in files:
             open_bytes(files[name], f"the {name} file")  # which refuses what needs other files
-            (scratch / f"{name}.onnx").write_bytes(files[name])
+            write_bytes(scratch / f"{name}.onnx", files[name])
     slim = _artifact(record.slim_file, scratch / "slim.onnx")
     dense = (
         findings.dense_file(job, scratch) if record.dense_file is None else _artifact(record.dense_file, scratch / "dense.onnx")
@@ -299,5 +305,10 @@ def _check_files(found: Findings, job: Job, slim: nn.Module) -> None:
     for role in ("noisy", "dense", "slim", "artifact"):
         kept, now = getattr(found.checked, role), getattr(again, role)
         for name in now.per_image if now else ():
-            if not math.isclose(kept.per_image[name][place], now.per_image[name][0], rel_tol=_CLOSE, abs_tol=_CLOSE):
+            if not _alike(kept.per_image[name][place], now.per_image[name][0]):
                 raise ValueError(f"{role} is worth something else on {pairs[place].name} than it says")
+
+
+def _alike(kept: float, now: float) -> bool:
+    """Whether two figures are the same but for rounding; what is no number is, too, where both are."""
+    return math.isclose(kept, now, rel_tol=_CLOSE, abs_tol=_CLOSE) or (math.isnan(kept) and math.isnan(now))

@@ -17,7 +17,7 @@ import safetensors.torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
-from qcompress import kept_scores, slim_folder
+from qcompress import keeping, kept_scores, slim_folder
 from qcompress.errors import InputError
 from qcompress.files import write_bytes
 from qcompress.finetune.contract import TrainResult
@@ -34,10 +34,9 @@ from qcompress.weights import read_safetensors
 if TYPE_CHECKING:
     from qcompress.pipeline import Choice, Job
 
-__all__ = ["Kept", "exists", "keep", "recall"]
+__all__ = ["Kept", "exists", "interrupted", "keep", "recall"]
 
 _RECORD = "qcompress_run"  # in the metadata
-_LARGEST_RECORD = 16 * 2**20
 
 Sha = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Units = Annotated[tuple[Annotated[int, Field(ge=0, lt=2**31)], ...], Field(max_length=2**24)]
@@ -157,11 +156,23 @@ class Kept:
 
 
 def keep(folder: Path, key: str, job: Job, choice: Choice, recovered: Recovered) -> None:
-    """Writes what was found under `key`; nothing where refinement or training were interrupted. Raises OutputError."""
-    found, refined, training = choice.search, choice.refinement, recovered.training
-    proven = found.certificate if found else None
-    if found is None or (refined is not None and refined.interrupted) or (training is not None and not training.complete):
+    """Writes what was found under `key`, unless it was interrupted; says so where that is not possible."""
+    if choice.search is None or interrupted(choice, recovered):
         return
+    with keeping.attempted(job.watch.say):
+        write_bytes(_path(folder, key), _packed(key, choice, choice.search, recovered))
+        job.watch.say(f"cache: kept as {_path(folder, key)}")
+
+
+def interrupted(choice: Choice, recovered: Recovered) -> bool:
+    """Whether Ctrl-C ended refinement or training. What the clock ended is as it was asked for, and is kept."""
+    refined, training = choice.refinement, recovered.training
+    return (refined is not None and refined.interrupted) or (training is not None and not training.complete)
+
+
+def _packed(key: str, choice: Choice, found: SearchResult, recovered: Recovered) -> bytes:
+    """An entry as it is in its file. Raises ValidationError, or OutputError where its record is too large."""
+    refined, training, proven = choice.refinement, recovered.training, found.certificate
     state = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in recovered.model.state_dict().items()}
     record = _Run(
         key=key,
@@ -178,8 +189,7 @@ def keep(folder: Path, key: str, job: Job, choice: Choice, recovered: Recovered)
         training=None if training is None else _Training.model_validate(vars(training)),
         trail=tuple(_Step.model_validate(vars(step)) for step in choice.trail),
     )
-    write_bytes(_path(folder, key), safetensors.torch.save(state, {_RECORD: record.model_dump_json()}))
-    job.watch.say(f"cache: kept as {_path(folder, key)}")
+    return safetensors.torch.save(state, {_RECORD: keeping.bounded(record.model_dump_json())})
 
 
 def exists(folder: Path, key: str) -> bool:
@@ -211,7 +221,7 @@ def _read(path: Path, key: str, job: Job) -> Kept:
     """Raises InputError or ValueError where something does not hold."""
     state, metadata = read_safetensors(path)
     text = metadata.get(_RECORD, "")
-    if len(text) > _LARGEST_RECORD:
+    if len(text) > keeping.LARGEST_RECORD:
         raise ValueError("its record is too large")
     try:
         record = _Run.model_validate_json(text)
@@ -222,7 +232,8 @@ def _read(path: Path, key: str, job: Job) -> Kept:
         raise ValueError("it is of another run, or damaged")
     space, (target, alignment) = job.groups.space, job.asked
     search, kept = record.search.result(space), Selection(space, record.kept)
-    for selection in (search.selection, kept):
+    refined = record.refined.result(space) if record.refined else None
+    for selection in (search.selection, kept, *([refined.selection] if refined else [])):
         counts = space.counts(selection.x)
         if not alignment.allows(counts) or target.capacity(counts) < target.target:
             raise ValueError("its selection does not meet the budget")
@@ -235,7 +246,6 @@ def _read(path: Path, key: str, job: Job) -> Kept:
         model, record.level, record.batchnorm_reestimated, (), record.note, value=record.value, training=training
     )
     trail = tuple(PruningStep(**step.model_dump()) for step in record.trail)
-    refined = record.refined.result(space) if record.refined else None
     return Kept(search, refined, kept, alignment.align, record.qpu, trail, recovered)
 
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qcompress import choosing, kept_rounds, kept_scores, processor, run_key
+from qcompress import choosing, keeping, kept_rounds, kept_scores, processor, run_key
 from qcompress.asking import asked
 from qcompress.errors import UsageError
 from qcompress.exporters import timing
@@ -63,8 +63,10 @@ def paced(job: Job, choose: Choosing, time: Timing, folder: Path, *, resume: boo
         rounds = _played(job, goal, model, choose, time)
     else:
         job.watch.say(f"target: chosen as before, in {len(rounds)} rounds that were timed then")
-    for place in places:
-        kept_rounds.keep(place, key, rounds)
+    kept_rounds.keep(places[0], key, rounds)
+    for place in places[1:]:
+        with keeping.attempted(job.watch.say):
+            kept_rounds.keep(place, key, rounds)
     missed = goal.reached(rounds[-1].measured) == "missed"
     ended = _out_of_reach(job, goal.allowed_after(rounds[-1])) if missed and len(rounds) < MOST else None
     aim = _aim(job, rounds[-1].allowed_ps) if len(rounds) > 1 else None

@@ -275,7 +275,7 @@ def prune(
     if settings.cache is not None:
         claim(settings.cache)
     refining.check_folder(folder, resume=resume, say=observer.say)
-    settings = pricing.with_table(settings, folder, resume=resume)
+    settings = pricing.cacheable(pricing.with_table(settings, folder, resume=resume), observer.say)
     job = prepare(source, settings, observer, images=images, price=partial(pricing.priced, settings, folder=folder))
     return carry_out(job, folder, known=known, resume=resume)
 
@@ -298,7 +298,7 @@ def carry_out(job: Job, folder: Path, *, known: offline.SelectionFile | None = N
                 job = pacing.paced(job, unrefined, time, folder, resume=resume)
         key = _key(job, known)
         choice, recovered = _decided(job, folder, given, key, resume=resume)
-        whole = not resume and refining.complete(choice.refinement, recovered.training)
+        whole = not resume and not kept_runs.interrupted(choice, recovered)
         result = finish(job, choice, recovered, _plan_of(job, choice, known), folder, key=key if whole else None)
     if refining.complete(choice.refinement, recovered.training):
         refining.forget(folder)

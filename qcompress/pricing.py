@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from qcompress.progress import Observer
 from qcompress.settings import Settings
 from qcompress.targets import Smallest
 
-__all__ = ["TABLE", "priced", "with_table"]
+__all__ = ["TABLE", "cacheable", "priced", "with_table"]
 
 TABLE = "latency-table.json"
 """Its name in the output folder: measured once, it serves further runs, and one that is resumed."""
@@ -64,6 +64,14 @@ def with_table(settings: Settings, folder: Path, *, resume: bool) -> Settings:
     if not resume or settings.budget != "latency" or settings.search.latency_table is not None or not path.exists():
         return settings
     return replace(settings, search=replace(settings.search, latency_table=path))
+
+
+def cacheable(settings: Settings, say: Callable[[str], None]) -> Settings:
+    """The settings, without a cache where the run is to measure a latency table: no other run will measure the same."""
+    if settings.cache is None or settings.budget != "latency" or settings.search.latency_table is not None:
+        return settings
+    say("cache: not used, for a run that measures its own latency table has no equal: give one with --latency-table")
+    return replace(settings, cache=None)
 
 
 def _table(settings: Settings, checkpoint: Checkpoint, groups: Groups, watch: Observer, folder: Path | None) -> LatencyTable:

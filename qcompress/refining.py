@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -89,11 +89,19 @@ def _what(kept: list[Path]) -> str:
 
 @contextmanager
 def resumable(folder: Path) -> Iterator[None]:
-    """Says in the hint of an error, Ctrl-C included, what there is to go on from, where there is something."""
+    """Says in the hint of an error, Ctrl-C included, what there is to go on from, where there is something.
+
+    Where there is nothing, the rounds of a latency target go, too: they are kept for a run that goes on.
+    """
     try:
         yield
-    except (QCompressError, KeyboardInterrupt) as error:
+    except BaseException as error:
         kept = _left(folder)
+        if not kept:
+            with suppress(OSError):  # the error that is on its way says more
+                kept_rounds.forget(folder)
+        if not isinstance(error, (QCompressError, KeyboardInterrupt)):
+            raise
         if isinstance(error, ResumeError) or not kept:
             raise
         hint = f"{_what(kept)} are kept in {' and '.join(map(str, kept))}: --resume goes on from there"

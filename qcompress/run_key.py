@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import os
 import sys
 from collections.abc import Iterable
 from dataclasses import replace
@@ -12,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import qcompress
-from qcompress import kept_scores
+from qcompress import finetuning, kept_scores
 from qcompress.assembly import versions
+from qcompress.latency_model import LatencyModel
 from qcompress.offline import SelectionFile
 from qcompress.settings import CheckpointOptions, DataOptions, ExportOptions, Limits, Settings, VerifyOptions
 
@@ -29,7 +31,8 @@ def key_of(job: Job, known: SelectionFile | None = None) -> str | None:
     """A hash of all that the choice and the weights depend on; None where that includes code that no file holds, or
     images to train on that are not among the crops.
 
-    The crops stand for the images, and every setting counts that is not known to make no difference.
+    The crops stand for the images, unless all calibration images are trained on. Every setting counts that is not known to make
+    no difference.
     """
     code = _code_of([*job.model.modules(), job.metric.per_image, job.metric.loss, job.settings.search.objective])
     if code is None or job.settings.finetune.source is not None:
@@ -43,12 +46,25 @@ def key_of(job: Job, known: SelectionFile | None = None) -> str | None:
         task=job.frame.task,
         metric=job.metric.name,
         align=alignment.align,
+        table=_table_of(job),
         budget=[target.name, target.target, target.dense, kept_scores.digest_of(target.weights())],
         checkpoint=[job.checkpoint.sha256, job.checkpoint.architecture, dict(job.checkpoint.arguments)],
         groups=repr(job.groups),
         crops=[kept_scores.digest_of(part.cpu().numpy()) for role in crops for part in (role.inputs, role.targets)],
+        trained=_trained_on(job) if job.settings.recover == "finetune" else None,
         selection=None if known is None else known.model_dump_json(),
     )
+
+
+def _trained_on(job: Job) -> list[str]:
+    """The images whose windows are drawn, and the noise that these are given anew."""
+    return [job.splits.calibration.contents, repr(finetuning.fresh_noise(job))]
+
+
+def _table_of(job: Job) -> str | None:
+    """The latency table that the budget is priced by, wherever it was read from."""
+    model = job.prices["latency"].cost if "latency" in job.prices else None
+    return kept_scores.key_of(table=model.table.model_dump_json()) if isinstance(model, LatencyModel) else None
 
 
 def _telling(settings: Settings) -> Settings:
@@ -63,7 +79,7 @@ def _telling(settings: Settings) -> Settings:
         ray=None,
         checkpoint=CheckpointOptions(),
         data=DataOptions(),
-        search=replace(settings.search, selection=None),
+        search=replace(settings.search, selection=None, latency_table=None),
         export=ExportOptions(),
         verify=VerifyOptions(),
         limits=Limits(),
@@ -97,8 +113,13 @@ def _module_of(thing: object) -> str:
 @cache
 def _own_code() -> str:
     """A hash of the files of this package: a version is not enough where it is installed from a branch."""
-    root = Path(qcompress.__file__).parent
+    return _code_in(Path(qcompress.__file__).parent)
+
+
+def _code_in(root: Path) -> str:
+    """A hash of the modules below `root`, behind links, too: in a checkout some of the folders are such."""
+    folders = [Path(folder) for folder, _, _ in os.walk(root, followlinks=True)]
     digest = hashlib.sha256()
-    for path in sorted(root.rglob("*.py")):
+    for path in sorted(path for folder in folders for path in folder.glob("*.py")):
         digest.update(path.relative_to(root).as_posix().encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -119,6 +120,39 @@ def test_an_empty_sparsity_leaves_room_for_another_target(tmp_path: Path) -> Non
     run.run(checkpoint="a.pt", arguments="--target-size 100kB")
     pruned = json.loads(Path(noted).read_text(encoding="utf-8").splitlines()[0])
     assert pruned == ["prune", "--out", "slim", "--cache", ".qcompress-cache", "--target-size", "100kB", "--", "a.pt"]
+
+
+@pytest.mark.parametrize(
+    ("pruned", "fresh", "checked", "undecided", "code", "outcome"),
+    [
+        (4, True, 0, "report", 4, "failed"),
+        (4, True, 6, "report", 4, "failed"),
+        (6, True, 0, "report", 6, "undecided"),
+        (6, True, 0, "fail", 4, "failed"),
+        (6, True, 0, "pass", 0, "passed"),
+        (6, True, 4, "pass", 4, "failed"),
+        (4, False, 0, "report", 4, ""),
+        (3, True, 0, "report", 3, ""),
+    ],
+)
+def test_a_limit_among_the_arguments_comes_to_the_check(
+    pruned: int, fresh: bool, checked: int, undecided: str, code: int, outcome: str, tmp_path: Path
+) -> None:
+    """Where there is a report of this run, and not just one of another."""
+    write = "os.makedirs('slim', exist_ok=True); open('slim/report.json', 'w').close()"
+    ran = runner(
+        tmp_path,
+        f"if sys.argv[1] == 'prune':\n    {write if fresh else 'pass'}\n    sys.exit({pruned})\nsys.exit({checked})",
+    )
+    (ran.workspace / "slim").mkdir()
+    old = ran.workspace / "slim" / "report.json"
+    old.touch()
+    os.utime(old, (0, 0))
+    done = ran.run(checkpoint="a.pt", arguments="--max-drop 0.1", undecided=undecided)
+    assert (done.code, done.outputs["outcome"]) == (code, outcome), done.log
+    assert (done.steps["check"] == "skipped") == (outcome == "")
+    assert ("actions/upload-artifact" in done.used) == (outcome != "")
+    assert ("among the arguments" in done.summary) == (checked != code and outcome != "")
 
 
 def test_what_pip_is_asked_for_exists(tmp_path: Path) -> None:

@@ -71,6 +71,17 @@ def test_the_composed_selection_is_the_network_that_the_steps_left(job: Job, bud
 
 
 @pytest.mark.slow
+def test_a_refined_selection_is_the_same_from_the_cache(job: Job, tmp_path: Path) -> None:
+    """report.metric.refined and the notes are of it: found among the last slim network's units, kept as the dense one's."""
+    options = {"recover": "none", "sparsity": 0.6, "steps": 2, "cache": tmp_path}
+    job = with_settings(job, refine=RefineOptions(12), search=SearchOptions(align=1, relinearise=1), **options)
+    first, again = (pipeline._decided(job, tmp_path / "net.slim", None, "0" * 64, resume=False)[0] for _ in range(2))
+    assert (first.recalled, again.recalled) == (False, True)
+    assert first.refined != first.selected
+    assert vars(again) == vars(first) | {"recalled": True}
+
+
+@pytest.mark.slow
 def test_every_step_is_trained_by_the_dense_network_and_ctrl_c_skips_no_pruning(
     job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ import safetensors.numpy
 from safetensors import safe_open
 from torch import nn
 
-from qcompress import Settings, kept_findings, pipeline, processor
+from qcompress import Settings, keeping, kept_findings, pipeline, processor
 from qcompress.pipeline import Choice, Job
 from qcompress.plans import Plan
 from qcompress.progress import SILENT, Silent, Stopwatch
@@ -35,6 +36,7 @@ class Entry:
 
     files: dict[str, bytes]
     record: dict[str, Any]
+    dtype: str = "U8"
 
     def put(self, name: str, data: bytes) -> None:
         """Another file, with its own hash: whoever writes the one can write the other."""
@@ -116,6 +118,7 @@ def test_the_key_is_of_what_matters(run: Run, monkeypatch: pytest.MonkeyPatch) -
         key(replace(job, settings=replace(settings, export=ExportOptions(opset=20)))),
         key(replace(job, settings=replace(settings, crops=False))),
         key(replace(job, frame=replace(job.frame, example_shape=(1, 3, 64, 64)))),
+        key(replace(job, splits=replace(job.splits, classes=("one", "other")))),
         *(
             key(replace(job, splits=replace(job.splits, report=replace(job.splits.report, pairs=changed))))
             for changed in (pairs[:-1], (brighter, *pairs[1:]), (replace(pairs[0], name="other"), *pairs[1:]))
@@ -171,6 +174,14 @@ def a_stray_file(entry: Entry) -> None:
     entry.files["../stray"] = b"0"
 
 
+def no_bytes(entry: Entry) -> None:
+    entry.dtype = "I8"
+
+
+def no_type_of_numpy(entry: Entry) -> None:
+    entry.dtype = "F8_E4M3"
+
+
 def better(entry: Entry) -> None:
     values = entry.record["artifact"]["per_image"]["psnr"]
     entry.record["artifact"]["per_image"]["psnr"] = [value + 0.01 for value in values]
@@ -210,6 +221,8 @@ CHANGES = [
     (no_picture, "no picture"),
     (another_side, "another size"),
     (a_stray_file, "another kind"),
+    (no_bytes, "no bytes"),
+    (no_type_of_numpy, "it is damaged"),
     (better, "worth something else"),
     (better_reference, "worth something else"),
     (fewer_images, "images and metrics"),
@@ -237,6 +250,28 @@ def test_what_does_not_hold_is_a_miss(change: Callable[[Entry], None], why: str,
     assert why in said
 
 
+def test_what_cannot_be_kept_is_said(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = list[str]()
+    job = replace(run.job, watch=Stopwatch(Listening(said)))
+    (tmp_path / "stage").mkdir()
+    found = kept_findings.recall(run.cache, run.key, job, run.slim, tmp_path / "stage", tmp_path)
+    assert found is not None
+    (tmp_path / "file").touch()
+    kept_findings.keep(tmp_path / "file", run.key, job, found)
+    monkeypatch.setattr(keeping, "LARGEST_RECORD", 1000)
+    kept_findings.keep(tmp_path / "cache", run.key, job, found)
+    assert not (tmp_path / "cache").exists()
+    assert ["cannot write" in said[-2], "1,000 are read" in said[-1]] == [True, True]
+    assert all(line.startswith("cache: not kept: ") for line in said[-2:])
+
+
+def test_figures_that_are_no_numbers_are_alike() -> None:
+    assert kept_findings._alike(math.nan, math.nan)
+    assert kept_findings._alike(math.inf, math.inf)
+    assert not kept_findings._alike(math.nan, 1.0)
+    assert not kept_findings._alike(1.0, math.nan)
+
+
 def test_a_file_that_was_cut_off_is_a_miss(run: Run, tmp_path: Path) -> None:
     for number, data in enumerate((b"", run.path.read_bytes()[:-100], run.path.read_bytes()[:100])):
         (tmp_path / run.path.name).write_bytes(data)
@@ -245,4 +280,7 @@ def test_a_file_that_was_cut_off_is_a_miss(run: Run, tmp_path: Path) -> None:
 
 def write(entry: Entry, path: Path) -> None:
     arrays = {name: np.frombuffer(data, np.uint8) for name, data in entry.files.items()}
-    path.write_bytes(safetensors.numpy.save(arrays, {RECORD: json.dumps(entry.record)}))
+    data = safetensors.numpy.save(arrays, {RECORD: json.dumps(entry.record)})
+    size = 8 + int.from_bytes(data[:8], "little")
+    header = data[8:size].replace(b'"U8"', f'"{entry.dtype}"'.encode())
+    path.write_bytes(len(header).to_bytes(8, "little") + header + data[size:])

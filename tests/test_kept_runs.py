@@ -8,15 +8,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from qcompress import Settings, choosing, kept_runs, pipeline, run_key
+from qcompress import Settings, choosing, keeping, kept_runs, pipeline, run_key
 from qcompress.progress import SILENT
+from qcompress.recover.choice import Recovered
+from qcompress.refine.contract import Ended, RefineResult
+from qcompress.selection import Selection
 from qcompress.settings import DataOptions, Limits, RefineOptions, VerifyOptions
+from qcompress.sweeping import run as sweeping
 
 RECORD = "qcompress_run"
 Entry = tuple[dict[str, Tensor], dict[str, Any]]
@@ -92,6 +97,28 @@ def test_the_key_is_of_what_matters(checkpoint: Path, images: Path) -> None:
     assert len({known, *map(key, others)}) == len(others) + 1
 
 
+def test_what_is_trained_on_is_part_of_it(checkpoint: Path, images: Path) -> None:
+    """All of it: windows are drawn from images that no crop is of, and noise is drawn anew."""
+    plain = settings(images, None)
+    few = replace(plain, data=replace(plain.data, calibration_crops=1))
+    job = pipeline.prepare(checkpoint, few, SILENT)
+    *pairs, last = job.splits.calibration.pairs
+    assert pairs
+    noisier = replace(job.splits.calibration, pairs=(*pairs, replace(last, input=last.input + np.float32(1e-3))))
+    others = [
+        replace(job, splits=replace(job.splits, calibration=noisier)),
+        replace(job, settings=replace(job.settings, data=replace(few.data, noise="gaussian:20"))),
+    ]
+    report = job.splits.report
+    pictured = replace(report, pairs=tuple(replace(pair, input=pair.input + np.float32(1e-3)) for pair in report.pairs))
+    assert report.sha256 == pictured.sha256
+    assert sweeping._key(job) != sweeping._key(replace(job, splits=replace(job.splits, report=pictured)))
+    for key in (run_key.key_of, sweeping._key):
+        assert {key(other) for other in others} == {key(job)}
+        tuned = [replace(one, settings=replace(one.settings, recover="finetune")) for one in (job, *others)]
+        assert len({key(job), *map(key, tuned)}) == 4
+
+
 def test_code_of_the_users_is_part_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "mine_to_hash.py").write_text("def f(a, b):\n    return a\n")
@@ -105,6 +132,39 @@ def test_code_of_the_users_is_part_of_it(tmp_path: Path, monkeypatch: pytest.Mon
     assert run_key._code_of([torch.nn.ReLU(), choosing.find]) == []
     f.__module__ = "nowhere"
     assert run_key._code_of([f]) is None
+
+
+def test_our_code_counts_behind_links(tmp_path: Path) -> None:
+    for name in ("package", "elsewhere"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("ONE = 1\n")
+    (tmp_path / "package" / "part").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    before = run_key._code_in(tmp_path / "package")
+    (tmp_path / "elsewhere" / "__init__.py").write_text("ONE = 2\n")
+    assert run_key._code_in(tmp_path / "package") != before
+
+
+@pytest.mark.parametrize(
+    ("ended", "resume", "counts"), [("minutes", False, True), ("interrupt", False, False), ("evaluations", True, False)]
+)
+def test_what_the_clock_ended_counts_and_what_ctrl_c_ended_does_not(
+    ended: Ended,
+    resume: bool,
+    counts: bool,
+    checkpoint: Path,
+    images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    job = pipeline.prepare(checkpoint, settings(images, tmp_path), SILENT)
+    none = Selection(job.groups.space, ())
+    refined = RefineResult(none, 30.0, 30.0, 0.0, 1.0, 1, 0, (), ended)
+    found = pipeline.Choice(none, none, none, refinement=refined), Recovered(job.model, "none", False, (), "")
+    keys = list[str | None]()
+    monkeypatch.setattr(pipeline, "_decided", lambda *_, **__: found)
+    monkeypatch.setattr(pipeline, "finish", lambda *_, key: keys.append(key))
+    pipeline.carry_out(job, tmp_path / "net.slim", resume=resume)
+    assert [key is not None for key in keys] == [counts]
 
 
 def weights(entry: Entry) -> Entry:
@@ -136,6 +196,28 @@ def lies(entry: Entry) -> Entry:
 def other(entry: Entry) -> Entry:
     state, record = entry
     return state, record | {"key": "0" * 64}
+
+
+@pytest.mark.slow
+def test_what_cannot_be_kept_is_said(
+    first: tuple[Path, pipeline.Result], checkpoint: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = list[str]()
+    job = pipeline.prepare(checkpoint, settings(images, first[0]), SILENT)
+    monkeypatch.setattr(job.watch, "say", said.append)
+    key = choice_in(first[0]).stem
+    kept = kept_runs.recall(first[0], key, job)
+    assert kept is not None
+    choice = pipeline.Choice(kept.search.selection, kept.kept, kept.kept, kept.align, kept.search, kept.refinement)
+    (tmp_path / "file").touch()
+    kept_runs.keep(tmp_path / "file", key, job, choice, kept.recovered)
+    monkeypatch.setattr(keeping, "LARGEST_RECORD", 1000)
+    kept_runs.keep(tmp_path / "cache", key, job, choice, kept.recovered)
+    kept_runs.keep(tmp_path / "cache", key, job, replace(choice, align=0), kept.recovered)
+    assert not (tmp_path / "cache").exists()
+    whys = ("cannot write", "1,000 are read", "greater than or equal to 1")
+    assert [why in line for why, line in zip(whys, said[-3:], strict=True)] == [True] * 3
+    assert all(line.startswith("cache: not kept: ") for line in said[-3:])
 
 
 @pytest.mark.slow

@@ -12,13 +12,15 @@ import pytest
 import torch
 from tables import NOWHERE, of_plain_costs
 
-from qcompress import Settings, kept_rounds, latency, loading, pacing, pipeline, pricing, profiling, tracing
+from qcompress import Settings, kept_rounds, latency, loading, pacing, pipeline, pricing, profiling, refining, run_key, tracing
 from qcompress.asking import Price
+from qcompress.errors import InterruptedRunError, UsageError
 from qcompress.exporters import timing
 from qcompress.latency import Latency, WallTimes
 from qcompress.latency_model import LatencyModel
 from qcompress.latency_table import DeviceFacts
 from qcompress.progress import SILENT
+from qcompress.refine import journal
 from qcompress.refine.objective import SlicedMetric
 from qcompress.rounds import MOST, Goal, Measured, Round, consistent
 from qcompress.selection import Selection
@@ -165,6 +167,41 @@ def test_what_was_timed_before_counts_where_a_run_goes_on_or_is_cached(job: pipe
     assert played(longer, tmp_path / "a", 9.0, resume=True)[1] == 0
     assert played(replace(job, settings=replace(job.settings, seed=1)), tmp_path / "a", 9.0, resume=True)[1] == 1
     assert played(job, tmp_path / "b", 9.0)[1] == 1  # neither resumed nor cached
+    (tmp_path / "file").touch()
+    assert played(replace(job, settings=replace(job.settings, cache=tmp_path / "file")), tmp_path / "c", 9.0)[1] == 1
+
+
+def test_rounds_stay_only_where_a_run_can_go_on(tmp_path: Path) -> None:
+    rounds = tmp_path / kept_rounds.FILE
+    for error in (KeyboardInterrupt(), UsageError("no"), ZeroDivisionError()):
+        rounds.touch()
+        with pytest.raises(type(error)), refining.resumable(tmp_path):
+            raise error
+        assert not rounds.exists()
+    rounds.touch()
+    (tmp_path / journal.FILE).touch()
+    with pytest.raises(InterruptedRunError, match="no result"), refining.resumable(tmp_path):
+        raise KeyboardInterrupt
+    assert rounds.exists()
+
+
+def test_a_table_is_known_by_its_times_and_one_that_is_not_given_by_nothing(job: pipeline.Job, tmp_path: Path) -> None:
+    elsewhere = replace(job.settings.search, latency_table=tmp_path / "copied.json")
+    key = run_key.key_of(job)
+    assert key is not None
+    assert run_key.key_of(replace(job, settings=replace(job.settings, search=elsewhere))) == key
+    model = job.prices["latency"].cost
+    assert isinstance(model, LatencyModel)
+    times = tuple(time and time * 1.001 for time in model.table.times_ns)
+    other = LatencyModel(model.table.model_copy(update={"times_ns": times}), job.groups)
+    assert run_key.key_of(replace(job, prices={"latency": Price(other, 4, other.additive)})) != key
+    said = list[str]()
+    given = replace(job.settings, cache=tmp_path)
+    assert pricing.cacheable(given, said.append) == given
+    assert not said
+    measures = replace(given, search=replace(given.search, latency_table=None))
+    assert pricing.cacheable(measures, said.append).cache is None
+    assert "--latency-table" in said[0]
 
 
 def test_a_table_of_another_machine_is_taken_at_its_word(job: pipeline.Job, tmp_path: Path) -> None:

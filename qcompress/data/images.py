@@ -142,6 +142,18 @@ class ImageSet:
         labels = (pair.target.tobytes() for pair in self.pairs if pair.is_labelled)
         return hashlib.sha256("".join(texts).encode() + b"".join(labels)).hexdigest()
 
+    @property
+    def contents(self) -> str:
+        """Hash over the names, inputs and targets of all pairs, number for number; `sha256` is of the pictures alone."""
+        digest = hashlib.sha256()
+        for pair in self.pairs:
+            parts = [
+                f"{part.shape} {part.dtype.str} {hashlib.sha256(part.tobytes()).hexdigest()}"
+                for part in (pair.input, pair.target)
+            ]
+            digest.update(repr((pair.name, parts)).encode())
+        return digest.hexdigest()
+
     def _crop(self, size: int, count: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """`count` crops of size x size of the input, spread evenly over the pairs, places drawn from `rng`.
 

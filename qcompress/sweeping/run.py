@@ -81,7 +81,7 @@ def sweep(
     _check(settings)
     source = Path(checkpoint)
     folder = claim(Path(out) if out else default_folder(source).with_suffix(".sweep"))
-    settings = pricing.with_table(settings, folder, resume=True)
+    settings = pricing.cacheable(pricing.with_table(settings, folder, resume=True), observer.say)
     job = prepare(source, settings, observer, price=partial(pricing.priced, settings, folder=folder))
     job = replace(job, settings=pricing.with_table(job.settings, folder, resume=True))
     course = _Course(job, folder, default_folder(source).stem, against or axis_of(settings.budget), observer, resume=resume)
@@ -338,7 +338,7 @@ def _key(job: Job) -> str | None:
     settings = job.settings
     return kept_scores.key_of(
         run=chosen,
-        report=job.splits.report.sha256,
+        report=[job.splits.report.contents, job.splits.classes],
         written=[repr(settings.export), settings.crops],
         measured=[repr(settings.verify), processor.features()],
     )
