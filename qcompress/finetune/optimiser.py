@@ -1,9 +1,9 @@
 """What moves the weights: Muon those of layers, as matrices; Adam all others.
 
 Muon (Jordan and others, 2024, https://kellerjordan.github.io/posts/muon/) gives the step of a matrix singular values that are
-all about one, so directions that the gradient hardly has move as far as those that it has most of. A network that was pruned
-and repaired has what is left to learn in the former. Steps are as long as Adam's would be (Liu and others, arXiv 2502.16982),
-so one learning rate serves both.
+all about one, so directions that the gradient hardly has move as far as those that it has most of. Why that helps so much after
+a repair was not looked into; that it does is in docs/benchmarks.md. Steps are as long as Adam's would be (Liu and others, arXiv
+2502.16982), so one learning rate serves both.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from qcompress.settings import Optimiser
 __all__ = ["WIDEST", "Mover", "matrices"]
 
 WIDEST = 512
-"""A matrix whose smaller side is larger goes to Adam: making its singular values equal would cost more than the passes do."""
+"""A matrix whose smaller side is larger goes to Adam: evening out its singular values may take more operations than a pass."""
 
 _BETAS = (0.9, 0.999)
 _MOMENTUM = 0.95
