@@ -64,7 +64,8 @@ from qcompress.settings import Limits, Settings
 from qcompress.verify import Quality, Verification
 
 if TYPE_CHECKING:
-    from qcompress.pipeline import Choice, Job
+    from qcompress.deciding import Choice
+    from qcompress.jobs import Job
 
 __all__ = ["assemble", "checkpoint_facts", "gated", "versions", "write"]
 

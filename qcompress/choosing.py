@@ -22,7 +22,7 @@ from qcompress.workers.contract import Crew
 from qcompress.workers.measuring import SpreadPasses
 
 if TYPE_CHECKING:
-    from qcompress.pipeline import Job
+    from qcompress.jobs import Job
 
 __all__ = ["digest", "find", "key_of_job", "prepare", "problem", "score"]
 

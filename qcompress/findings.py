@@ -24,7 +24,8 @@ from qcompress.reports import CropSheet
 from qcompress.verify import Quality, Verification
 
 if TYPE_CHECKING:
-    from qcompress.pipeline import Choice, Job
+    from qcompress.deciding import Choice
+    from qcompress.jobs import Job
 
 __all__ = ["Findings", "dense_file", "made", "onnx_metadata", "sheet", "slim_file"]
 

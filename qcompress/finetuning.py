@@ -29,7 +29,7 @@ from qcompress.metrics import Metric
 from qcompress.recover.choice import Recovered, mean_metric
 
 if TYPE_CHECKING:
-    from qcompress.pipeline import Job
+    from qcompress.jobs import Job
 
 __all__ = ["digest_of", "finetuned", "fresh_noise", "precision_on", "training_images"]
 

@@ -27,7 +27,8 @@ from qcompress.selection import Selection
 from qcompress.settings import RefineOptions
 
 if TYPE_CHECKING:
-    from qcompress.pipeline import Choice, Job
+    from qcompress.deciding import Choice
+    from qcompress.jobs import Job
 
 __all__ = ["BEFORE_LAST", "Aim", "PruningStep", "composed", "decided", "remaining"]
 
@@ -41,7 +42,7 @@ Repair = Callable[["Job", "Choice"], "tuple[Choice, Recovered]"]
 
 
 class Choose(Protocol):
-    """`pipeline.choose`."""
+    """`deciding.choose`."""
 
     def __call__(self, job: Job, *, folder: Path | None = None, given: Found | None = None) -> Choice: ...
 

@@ -41,7 +41,7 @@ from qcompress.verify import Quality, Verification
 from qcompress.weights import read_bytes
 
 if TYPE_CHECKING:
-    from qcompress.pipeline import Job
+    from qcompress.jobs import Job
 
 __all__ = ["keep", "key_of", "recall"]
 

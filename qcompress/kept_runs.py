@@ -32,7 +32,8 @@ from qcompress.selection import Selection, UnitSpace
 from qcompress.weights import read_safetensors
 
 if TYPE_CHECKING:
-    from qcompress.pipeline import Choice, Job
+    from qcompress.deciding import Choice
+    from qcompress.jobs import Job
 
 __all__ = ["Kept", "exists", "interrupted", "keep", "recall"]
 

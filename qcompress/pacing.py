@@ -25,7 +25,7 @@ from qcompress.settings import RefineOptions
 from qcompress.targets import AtMost, Speedup
 
 if TYPE_CHECKING:
-    from qcompress.pipeline import Job
+    from qcompress.jobs import Job
     from qcompress.selection import Selection
 
 __all__ = ["paced", "wanted"]

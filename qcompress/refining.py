@@ -32,7 +32,7 @@ from qcompress.workers.contract import Crew
 from qcompress.workers.measuring import SpreadMetric
 
 if TYPE_CHECKING:
-    from qcompress.pipeline import Job
+    from qcompress.jobs import Job
 
 __all__ = ["check_folder", "check_resume", "complete", "forget", "refined", "resumable", "unfinished"]
 

@@ -20,7 +20,7 @@ from qcompress.offline import SelectionFile
 from qcompress.settings import CheckpointOptions, DataOptions, ExportOptions, Limits, Settings, VerifyOptions
 
 if TYPE_CHECKING:
-    from qcompress.pipeline import Job
+    from qcompress.jobs import Job
 
 __all__ = ["key_of"]
 

@@ -16,7 +16,7 @@ from qcompress.settings import RefineOptions, Settings
 from qcompress.targets import Smallest
 
 if TYPE_CHECKING:
-    from qcompress.pipeline import Job
+    from qcompress.jobs import Job
     from qcompress.selection import Selection
 
 __all__ = ["Attempt", "Sized", "check", "sized"]

@@ -105,7 +105,7 @@ def test_a_second_ctrl_c_gives_up_and_says_what_is_kept(
     def interrupt(*arguments: Any, **options: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("qcompress.pipeline.repair", interrupt)
+    monkeypatch.setattr("qcompress.deciding.repair", interrupt)
     out = tmp_path / "o"
     assert main(arguments(checkpoint, images, out, "--refine-evals", "6")) == 130
     shown = capsys.readouterr().err

@@ -11,7 +11,7 @@ import torch
 from conftest import lively
 from torch import nn
 
-from qcompress import checkpoints, finetuning, gradual, pipeline, surgery
+from qcompress import checkpoints, deciding, finetuning, gradual, pipeline, surgery
 from qcompress.alignment import Alignment
 from qcompress.architectures.half_unet import HalfUNet
 from qcompress.budgets import CostBudget
@@ -75,7 +75,7 @@ def test_a_refined_selection_is_the_same_from_the_cache(job: Job, tmp_path: Path
     """report.metric.refined and the notes are of it: found among the last slim network's units, kept as the dense one's."""
     options = {"recover": "none", "sparsity": 0.6, "steps": 2, "cache": tmp_path}
     job = with_settings(job, refine=RefineOptions(12), search=SearchOptions(align=1, relinearise=1), **options)
-    first, again = (pipeline._decided(job, tmp_path / "net.slim", None, "0" * 64, resume=False)[0] for _ in range(2))
+    first, again = (deciding.decided(job, tmp_path / "net.slim", None, "0" * 64, resume=False)[0] for _ in range(2))
     assert (first.recalled, again.recalled) == (False, True)
     assert first.refined != first.selected
     assert vars(again) == vars(first) | {"recalled": True}

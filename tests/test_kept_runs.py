@@ -61,7 +61,7 @@ def test_an_unchanged_run_only_measures_its_speed(
     first: tuple[Path, pipeline.Result], checkpoint: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache, before = first
-    places = ("choosing.find", "pipeline.recover_best", "pipeline.measure_moments", "findings.made", "crops.sheet")
+    places = ("choosing.find", "deciding.recover_best", "jobs.measure_moments", "findings.made", "crops.sheet")
     for place in (f"qcompress.{place}" for place in places):
         monkeypatch.setattr(place, refuse)
     again = replace(settings(images, cache), limits=Limits(max_size=1))  # limits are no part of it
@@ -161,7 +161,7 @@ def test_what_the_clock_ended_counts_and_what_ctrl_c_ended_does_not(
     refined = RefineResult(none, 30.0, 30.0, 0.0, 1.0, 1, 0, (), ended)
     found = pipeline.Choice(none, none, none, refinement=refined), Recovered(job.model, "none", False, (), "")
     keys = list[str | None]()
-    monkeypatch.setattr(pipeline, "_decided", lambda *_, **__: found)
+    monkeypatch.setattr(pipeline, "decided", lambda *_, **__: found)
     monkeypatch.setattr(pipeline, "finish", lambda *_, key: keys.append(key))
     pipeline.carry_out(job, tmp_path / "net.slim", resume=resume)
     assert [key is not None for key in keys] == [counts]
