@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import qcompress
-from qcompress import checkpoints, compressing
+from qcompress import checkpoints, compressing, quantised_file
 from qcompress.cli.main import main
 from qcompress.data import splits
 from qcompress.data.images import Pair
@@ -141,8 +141,8 @@ def test_the_size_of_the_file_is_known_before_the_network_is_trained(tmp_path: P
         foreseen.append(foresee(*arguments))
         return foreseen[-1]
 
-    foresee = compressing._foreseen
-    monkeypatch.setattr(compressing, "_foreseen", sizes)
+    foresee = quantised_file.foreseen
+    monkeypatch.setattr(compressing, "foreseen", sizes)
     options = CompressOptions(target_size=Size(share=0.5), bits=("int8",), calibration="minmax")
     settings = Settings(compress=options, verify=VerifyOptions(size=32), data=DataOptions(crop=32))
     compressing.compress(checkpoints.of_module(model), settings, images=splits.from_pairs(pairs, seed=0), out=tmp_path / "s")
