@@ -189,7 +189,7 @@ def _facts(job: Job, course: Course, recipe: Recipe, length: Length) -> dict[str
         "checkpoint": job.checkpoint.sha256,
         "start": digest_of(course.slim),
         "teacher": digest_of(course.dense),
-        "images": f"{course.draw.images.sha256} noise {course.draw.noise}",
+        "images": f"{course.draw.images.contents} noise {course.draw.noise}",
         "judging crops": " ".join(kept_scores.digest_of(part.cpu().numpy()) for part in (crops.inputs, crops.targets)),
         "metric": job.metric.chooser.name,
         "recipe": repr(recipe),

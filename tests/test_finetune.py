@@ -168,6 +168,14 @@ def test_a_training_that_is_done_is_not_done_again(job: Job, cut: Recovered, tmp
     assert states.file_of(tmp_path, 1).read_bytes() == written
 
 
+def nudged(job: Job) -> Job:
+    """Trained on images that differ in what 8 bits do not show."""
+    first, *others = job.splits.calibration.pairs
+    other = replace(first, target=np.nextafter(first.target, np.float32(2)))
+    assert other.sha256 == first.sha256
+    return replace(job, splits=replace(job.splits, calibration=CalibrationImages((other, *others))))
+
+
 def without(data: bytes, name: str) -> bytes:
     """A safetensors file but for one tensor."""
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
@@ -184,12 +192,14 @@ def test_a_training_of_other_facts_or_a_damaged_file_is_refused(
         finetuned(job, cut, dense=job.model, folder=tmp_path)
     with pytest.raises(ResumeError, match="differs in length"):
         finetuned(with_options(job, steps=50), cut, dense=job.model, folder=tmp_path)
+    with pytest.raises(ResumeError, match="differs in images$"):
+        finetuned(nudged(job), cut, dense=job.model, folder=tmp_path)
     path = states.file_of(tmp_path, 1)
     data = path.read_bytes()
     path.write_bytes(data[:-100])
     with pytest.raises(ResumeError, match="damaged"):
         finetuned(job, cut, dense=job.model, folder=tmp_path)
-    path.write_bytes(data.replace(b"qcompress finetune 2", b"qcompress finetune 1"))
+    path.write_bytes(data.replace(b"qcompress finetune 3", b"qcompress finetune 2"))
     with pytest.raises(ResumeError, match="another version"):
         finetuned(job, cut, dense=job.model, folder=tmp_path)
     path.write_bytes(without(data, "second/0.bias"))

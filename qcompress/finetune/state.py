@@ -24,7 +24,7 @@ from qcompress.weights import read_safetensors
 __all__ = ["State", "Tensors", "file_of", "files", "forget", "read", "write"]
 
 _FAMILY = "qcompress finetune "
-_FORMAT = f"{_FAMILY}2"
+_FORMAT = f"{_FAMILY}3"
 _PARTS = ("weights", "average", "best", "first", "second")
 _PATTERN = ".finetune-*.safetensors"
 
