@@ -19,7 +19,7 @@ from qcompress.plots.table import FOLDER, forget
 from qcompress.recover.choice import Recovered
 from qcompress.reports import Report
 
-__all__ = ["INTERRUPTED", "Made", "Result", "compared", "finish", "reported", "result_of", "saved"]
+__all__ = ["INTERRUPTED", "Made", "Result", "compared", "finish", "recalled", "reported", "result_of", "saved"]
 
 INTERRUPTED = 130  # what shells report for a process ended by Ctrl-C
 
@@ -28,12 +28,14 @@ INTERRUPTED = 130  # what shells report for a process ended by Ctrl-C
 class Made:
     """A run but for what is timed: what goes, the network that is left (CPU, eval mode), its files, and what they are worth.
 
-    The files lie in the folder of the artifact.
+    The files lie in the folder of the artifact. `name` is what the cache is to keep the findings under, once the dense network
+    has its file; None where it has them, or there is none.
     """
 
     choice: Choice
     recovered: Recovered
     findings: Findings
+    name: str | None = None
 
     def within(self, folder: Path) -> Made:
         """The same with its files in another folder, where they were moved to."""
@@ -85,6 +87,7 @@ def reported(job: Job, made: Made, stage: Path) -> Report:
             with job.watch.stage("dense network"):
                 found = replace(found, dense=job.memo.dense or dense_file(job, Path(scratch)))
         assert found.dense is not None
+        kept(job, made.name, found)
         with job.watch.stage("latency"):
             timed = compared(job, found.dense.path, found.artifact.path)
     report = assembly.assemble(job, made.choice, made.recovered, found, timed, stage)
@@ -106,17 +109,34 @@ def compared(job: Job, dense: Path, slim: Path) -> Latency:
 
 
 def _found(job: Job, choice: Choice, recovered: Recovered, plan: Plan, key: str | None, stage: Path, scratch: Path) -> Findings:
-    """The files and what they are worth: from the cache where an equal run left them."""
+    """The files and what they are worth: from the cache where an equal run left them, else kept there."""
+    known, name = recalled(job, recovered, plan, key, stage, scratch)
+    if known is not None:
+        return known
+    found = findings.made(job, choice, recovered, plan, stage, scratch)
+    kept(job, name, found)
+    return found
+
+
+def recalled(
+    job: Job, recovered: Recovered, plan: Plan, key: str | None, stage: Path, scratch: Path
+) -> tuple[Findings | None, str | None]:
+    """The findings of the equal run that `key` names, if the cache has them, and else the name to keep ours under, if any.
+
+    The files go where `findings.made` writes them.
+    """
     cache = job.settings.cache
     if cache is None or key is None:
-        return findings.made(job, choice, recovered, plan, stage, scratch)
-    whole = kept_findings.key_of(key, job, recovered.model, plan)
-    kept = kept_findings.recall(cache, whole, job, recovered.model, stage, scratch)
-    if kept is not None:
-        return kept
-    found = findings.made(job, choice, recovered, plan, stage, scratch)
-    kept_findings.keep(cache, whole, job, found)
-    return found
+        return None, None
+    name = kept_findings.key_of(key, job, recovered.model, plan)
+    known = kept_findings.recall(cache, name, job, recovered.model, stage, scratch)
+    return known, None if known is not None else name
+
+
+def kept(job: Job, name: str | None, found: Findings) -> None:
+    """Keeps findings, dense file included, in the cache under their name, if they have one."""
+    if job.settings.cache is not None and name is not None:
+        kept_findings.keep(job.settings.cache, name, job, found)
 
 
 def _pictures(job: Job, report: Report, folder: Path) -> tuple[Path, ...]:

@@ -29,7 +29,7 @@ from qcompress.checkpoints import Checkpoint
 from qcompress.data.images import Splits
 from qcompress.deciding import Choice, choose, decided, key_of, repair
 from qcompress.findings import dense_file
-from qcompress.finishing import INTERRUPTED, Made, Result, compared, finish, reported, result_of, saved
+from qcompress.finishing import INTERRUPTED, Made, Result, compared, finish, recalled, reported, result_of, saved
 from qcompress.jobs import Job, wanted
 from qcompress.latency import Latency
 from qcompress.output import claim, staging
@@ -137,11 +137,16 @@ def make(job: Job, folder: Path, place: Path, *, resume: bool = False) -> Made:
 
     What lets the run go on is kept in `folder`. Raises as `prune`.
     """
-    with refining.resumable(folder):
-        choice, recovered = decided(job, folder, None, key_of(job, None), resume=resume)
+    with refining.resumable(folder), tempfile.TemporaryDirectory() as scratch:
+        key = key_of(job, None)
+        choice, recovered = decided(job, folder, None, key, resume=resume)
         plan = _plan_of(job, choice)
         saved(job, recovered, plan, place)
-        return Made(choice, recovered, findings.made(job, choice, recovered, plan, place))
+        whole = not resume and not kept_runs.interrupted(choice, recovered)
+        known, name = recalled(job, recovered, plan, key if whole else None, place, Path(scratch))
+        if known is not None:
+            return Made(choice, recovered, replace(known, dense=None))  # all points have one dense file
+        return Made(choice, recovered, findings.made(job, choice, recovered, plan, place), name)
 
 
 def complete(job: Job, made: Made, folder: Path) -> Result:

@@ -192,7 +192,7 @@ def test_a_training_of_other_facts_or_a_damaged_file_is_refused(
         finetuned(job, cut, dense=job.model, folder=tmp_path)
     with pytest.raises(ResumeError, match="differs in length"):
         finetuned(with_options(job, steps=50), cut, dense=job.model, folder=tmp_path)
-    with pytest.raises(ResumeError, match="differs in images$"):
+    with pytest.raises(ResumeError, match=r"differs in images$"):
         finetuned(nudged(job), cut, dense=job.model, folder=tmp_path)
     path = states.file_of(tmp_path, 1)
     data = path.read_bytes()

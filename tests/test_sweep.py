@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from qcompress import Settings, latency, pipeline, reconstruction
+from qcompress import Settings, choosing, findings, latency, pipeline, reconstruction
 from qcompress.cli.main import main
 from qcompress.cli.option_table import options_of
 from qcompress.cli.prune import prune
@@ -24,8 +24,8 @@ from qcompress.cli.sweep import sweep as command
 from qcompress.errors import OutputError, UsageError, WorkerError
 from qcompress.plots.front import Dot, front
 from qcompress.progress import SILENT
-from qcompress.reports import CheckpointFacts
-from qcompress.settings import DataOptions, VerifyOptions
+from qcompress.reports import CheckpointFacts, Report
+from qcompress.settings import DataOptions, RefineOptions, SearchOptions, VerifyOptions
 from qcompress.sweeping import making, run
 from qcompress.sweeping.facts import DenseFacts, PointFacts, SweepFacts, ranked
 from qcompress.sweeping.front import Place, knee, on_front
@@ -33,7 +33,7 @@ from qcompress.sweeping.making import Broken, Finished
 from qcompress.sweeping.rules import parse_rule, picked
 from qcompress.sweeping.shares import parse_shares
 from qcompress.sweeping.table import rows, to_markdown
-from qcompress.workers.contract import Done, Failed, Lost
+from qcompress.workers.contract import Done, Failed, Lost, Point
 
 NUMBER = st.floats(-10, 10).map(lambda value: round(value, 1))
 FAST = ["--noise", "gaussian:25", "--size", "32", "--align", "1", "--no-crops", "--quiet", "--refine-evals", "4"]
@@ -308,6 +308,36 @@ def test_points_of_workers_are_those_made_in_turn_to_the_last_bit(
             assert (swept[0] / first["folder"] / name).read_bytes() == (out / first["folder"] / name).read_bytes(), name
     assert [point["status"] for point in two["points"]] == ["ok", "ok", "failed"]
     assert not [path for path in out.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.slow
+def test_what_an_equal_point_left_in_the_cache_is_neither_chosen_nor_exported_again(
+    checkpoint: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a worker makes points; a run of `prune` is one more equal point."""
+    settings = Settings(
+        data=DataOptions(images, "gaussian:25"),
+        search=SearchOptions(align=1),
+        refine=RefineOptions(0),
+        verify=VerifyOptions(size=32),
+        workers=1,
+        crops=False,
+        cache=tmp_path / "cache",
+    )
+    job, folders = pipeline.prepare(checkpoint, settings, SILENT), [tmp_path / f"{number}.slim" for number in range(3)]
+
+    def point(folder: Path) -> Report:
+        bench = making.Points(job, {0.5: (folder, tmp_path / "aside")}, resume=False).bench("cpu")
+        finished = pickle.loads(bench.do(Point(0.5)))
+        return pipeline.complete(job, finished.made, folder).report
+
+    job.memo.dense = pipeline.dense_file(job, tmp_path)
+    assert point(folders[0]).cached == ()
+    monkeypatch.setattr(findings, "made", None)
+    monkeypatch.setattr(choosing, "find", None)
+    equal = point(folders[1]), pipeline.prune(checkpoint, settings, out=folders[2]).report
+    assert {report.cached for report in equal} == {("search", "refine", "recover", "metric", "parity")}
+    assert len({(folder / "model.onnx").read_bytes() for folder in folders}) == 1
 
 
 def test_ctrl_c_while_workers_make_points_keeps_those_that_are_made(
