@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from qcompress.cli import options, render
+from qcompress.cli import options, render, target_options
 
 __all__ = ["formulate"]
 
@@ -17,8 +17,10 @@ def formulate(
     out: Annotated[
         Path, typer.Option("--out", "-o", help="The problem; what its variables are goes beside it, as .json.")
     ] = Path("problem.bqm"),
-    sparsity: Annotated[float, typer.Option("--sparsity", "-s", help="Share of the budget to remove: 0 to below 1.")] = 0.5,
-    budget: Annotated[options.Budget, typer.Option(help="What the share is taken of.")] = options.Budget.filters,
+    sparsity: target_options.Sparsity = None,
+    budget: target_options.BudgetName = None,
+    target_params: target_options.TargetParams = None,
+    target_macs: target_options.TargetMacs = None,
     align: options.Align = "auto",
     objective: options.ObjectiveName = "auto",
     relinearise: options.Relinearise = None,
@@ -34,6 +36,9 @@ def formulate(
     metric: options.MetricName = "auto",
     ignore: options.Ignore = None,
     floor: options.Floor = 1,
+    keep: options.Keep = None,
+    keep_at_most: options.KeepAtMost = None,
+    multiple_of: options.MultipleOf = None,
     size: options.AutoSize = None,
     arch: options.Arch = None,
     arch_args: options.ArchArgs = None,
@@ -51,9 +56,11 @@ def formulate(
     from qcompress.qubo import objective as named_objective
 
     means, stds = options.parse_normalisation(mean, std)
+    asked = target_options.parse_target(sparsity, budget, target_params=target_params, target_macs=target_macs)
     settings = s.Settings(
-        sparsity=sparsity,
-        budget=budget.value,
+        sparsity=asked.sparsity,
+        budget=asked.budget,
+        target=asked.target,
         metric=metric,
         seed=seed,
         device=device,
@@ -67,6 +74,9 @@ def formulate(
             align=options.parse_align(align),
             ignore=tuple(ignore or ()),
             floor=floor,
+            keep=options.parse_shares("--keep", keep),
+            keep_at_most=options.parse_shares("--keep-at-most", keep_at_most),
+            multiple_of=options.parse_multiples("--multiple-of", multiple_of),
         ),
         verify=s.VerifyOptions(size=size),
     )

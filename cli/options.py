@@ -22,7 +22,6 @@ __all__ = [
     "AutoSize",
     "Backend",
     "BackendOption",
-    "Budget",
     "Cache",
     "Checkpoint",
     "Crops",
@@ -79,14 +78,6 @@ __all__ = [
 
 _DROP_UNITS = ("db", "points", "%")
 NORMALISATIONS = {"imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))}
-
-
-class Budget(StrEnum):
-    """What is counted against the sparsity."""
-
-    filters = "filters"
-    params = "params"
-    macs = "macs"
 
 
 def parse_drop(text: str | float) -> float:

@@ -16,6 +16,7 @@ from qcompress.pipeline import prepare, wanted
 from qcompress.pricing import priced
 from qcompress.progress import SILENT, Observer
 from qcompress.settings import Settings
+from qcompress.targets import AtMost, Smallest
 
 __all__ = ["Formulated", "formulate"]
 
@@ -43,28 +44,24 @@ def formulate(
         raise UsageError(f"--out {path}: expected a name like problem.bqm", "the JSON of the units is written beside it")
     if path.resolve() == Path(checkpoint).resolve():
         raise UsageError(f"--out {path}: is the checkpoint itself", "choose another name, such as problem.bqm")
-    if settings.target is not None or settings.budget not in BUDGETS:
-        names = ", ".join(BUDGETS)
-        raise UsageError(
-            f"budget {settings.budget}: a problem is written for a share of {names} only", "name a sparsity of one"
-        )
-    if settings.search.keep_at_most or settings.search.multiple_of:
-        raise UsageError("keep_at_most, multiple_of: a problem file has no place for them", "prune here, with qcompress prune")
+    _check_budget(settings)
     claim_file(path)
 
     wanted(settings).check()
     job = prepare(Path(checkpoint), settings, observer, price=partial(priced, settings))
     settings = job.settings
+    target, alignment = job.asked
     with job.crew() as crew:
-        problem = choosing.problem(job, crew, *job.asked)
+        problem = choosing.problem(job, crew, target, alignment)
     record = offline.write_problem(
         problem,
         path,
         widths=job.groups.widths,
+        alignment=alignment,
         tool=f"qcompress {__version__}",
         checkpoint=slim_folder.source_of(job.checkpoint),
         layers=offline.layer_records(job.groups),
-        ask=Ask(budget=settings.budget, sparsity=settings.sparsity, align=settings.search.align),
+        ask=_ask(settings),
         provenance=Provenance(
             scores=choosing.digest(problem),
             images=job.splits.calibration.sha256,
@@ -75,3 +72,31 @@ def formulate(
         ),
     )
     return Formulated(path, record, problem.to_bqm().num_interactions)
+
+
+def _check_budget(settings: Settings) -> None:
+    """Raises UsageError for what a problem file cannot hold: costs that do not follow from the layers' counts alone."""
+    if isinstance(settings.target, Smallest):
+        raise UsageError(
+            "the smallest network within a drop is found by measuring networks, which no problem file can ask for",
+            "name a share or --target-params, --target-macs; or prune --smallest here",
+        )
+    if settings.budget not in BUDGETS:
+        held = ", ".join(BUDGETS)
+        raise UsageError(
+            f"budget {settings.budget}: its cost is measured on the exported network, a problem file holds {held} only",
+            f"--target-params or --target-macs; or prune by {settings.budget} here",
+        )
+
+
+def _ask(settings: Settings) -> Ask:
+    search, target = settings.search, settings.target
+    return Ask(
+        budget=settings.budget,
+        sparsity=settings.sparsity,
+        align=search.align,
+        at_most=target.amount if isinstance(target, AtMost) else None,
+        keep=dict(search.keep),
+        keep_at_most=dict(search.keep_at_most),
+        multiple_of=dict(search.multiple_of),
+    )

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from qcompress import processor
 from qcompress.alignment import Alignment, aligned_budget
 from qcompress.bqm_file import decode
-from qcompress.budgets import BUDGETS, Budget, budget
+from qcompress.budgets import BUDGETS, Budget, budget, cost_within
 from qcompress.errors import PlanError, UsageError
 from qcompress.files import write_bytes, write_text
 from qcompress.groups import Groups, Layer, LayerKind, Side, in_blocks
@@ -49,8 +49,8 @@ Size = Annotated[int, Field(ge=0, lt=2**31)]
 Energy = Annotated[float, Field(allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Coefficients = Annotated[dict[Name, Energy], Field(max_length=100)]
-
-
+Shares = Annotated[dict[Name, Annotated[float, Field(ge=0, le=1)]], Field(max_length=1000)]
+Multiples = Annotated[dict[Name, Annotated[int, Field(ge=1, lt=2**31)]], Field(max_length=1000)]
 T = TypeVar("T", bound=BaseModel)
 
 
@@ -59,12 +59,17 @@ class _Record(BaseModel):
 
 
 class GroupRecord(_Record):
-    """A coupled group of `size` units, of which `floor` stay at least; a unit owns `width` channels, see `Groups.widths`."""
+    """A coupled group of `size` units, of which `floor` stay at least; a unit owns `width` channels, see `Groups.widths`.
+
+    At most `ceiling` units stay, if it is there, and channels in multiples of `multiple`, where not 0: see `protection`.
+    """
 
     name: Name
     size: Annotated[int, Field(ge=1, le=2**16)]
     floor: Annotated[int, Field(ge=0, le=2**16)]
     width: Annotated[int, Field(ge=1, lt=2**20)] = 1
+    ceiling: Annotated[int, Field(ge=0, le=2**16)] | None = None
+    multiple: Annotated[int, Field(ge=0, lt=2**31)] = 0
 
 
 class LayerRecord(_Record):
@@ -82,11 +87,25 @@ class LayerRecord(_Record):
 
 
 class Ask(_Record):
-    """What the selection is to meet: the share `sparsity` of a budget, in multiples of `align` (None: auto)."""
+    """What the selection is to meet: the share `sparsity` of a budget, in multiples of `align` (None: auto).
+
+    With `at_most`, so much of the budget's cost is to stay at most, and the share does not count. The patterns are those of
+    `settings.SearchOptions`: what they say of the groups is in these, and they go along for the run that takes the selection.
+    """
 
     budget: Annotated[str, Field(pattern=f"^({'|'.join(BUDGETS)})$")]
     sparsity: Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
     align: Annotated[int, Field(ge=1, le=2**16)] | None
+    at_most: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    keep: Shares = {}
+    keep_at_most: Shares = {}
+    multiple_of: Multiples = {}
+
+    @model_validator(mode="after")
+    def _of_a_cost(self) -> Self:
+        if self.at_most is not None and self.budget == "filters":
+            raise ValueError("what is to stay at most is a cost, not filters")
+        return self
 
 
 class Provenance(_Record):
@@ -130,6 +149,8 @@ class ProblemFile(_Record):
             raise ValueError("two groups have the same name")
         if any(group.floor > group.size for group in self.groups):
             raise ValueError("a group keeps more units than it has")
+        if any(group.ceiling is not None and group.floor > group.ceiling for group in self.groups):
+            raise ValueError("a group keeps more units than it may")
         if 8 * sum(group.size**2 for group in self.groups) > LARGEST_MATRICES:
             raise ValueError("the groups are too large")
         known = set(names)
@@ -147,13 +168,18 @@ class ProblemFile(_Record):
     @property
     def asked(self) -> tuple[Budget, Alignment]:
         """The budget that is asked for, and the counts allowed to meet it. Raises UsageError where it cannot be met."""
+        ask = self.ask
 
         def at(block: int) -> Budget:
+            if ask.at_most is not None:  # of single channels, as `asking.asked` has it
+                return cost_within(ask.budget, ask.at_most, self.space, partial(self._cost, ask.budget, align=1))
             params, macs = partial(self._cost, "params", align=1), partial(self._cost, "macs", align=block)
             additive = partial(macs, additive=True) if block > 1 else None
-            return budget(self.ask.budget, self.ask.sparsity, self.space, params, macs, block=block, additive_macs=additive)
+            return budget(ask.budget, ask.sparsity, self.space, params, macs, block=block, additive_macs=additive)
 
-        return aligned_budget(self.ask.align, at, tuple(group.width for group in self.groups), processor.block())
+        widths, multiples = (tuple(getattr(group, name) for group in self.groups) for name in ("width", "multiple"))
+        ceilings = tuple(group.size if group.ceiling is None else group.ceiling for group in self.groups)
+        return aligned_budget(ask.align, at, widths, processor.block(), multiples, ceilings)
 
     @property
     def target(self) -> Budget:
@@ -253,19 +279,26 @@ def _freed(groups: Groups, layer: Layer, side: Side) -> dict[str, int]:
     return {name: channels for name, channels in freed.items() if channels}
 
 
-def write_problem(problem: Problem, path: Path, *, widths: tuple[int, ...] = (), **facts: Any) -> ProblemFile:
+def write_problem(
+    problem: Problem, path: Path, *, widths: tuple[int, ...] = (), alignment: Alignment | None = None, **facts: Any
+) -> ProblemFile:
     """problem.bqm at `path` and its JSON beside it; `facts` are the other fields of `ProblemFile`.
 
-    Raises OutputError, and UsageError for a problem that is too large for the file.
-
-    `widths` are the channels that a unit of each group owns, one where it is empty.
+    `widths` are the channels that a unit of each group owns, one where it is empty; ceilings and multiples of single groups are
+    those of `alignment`. Raises OutputError, and UsageError for a problem that is too large for the file.
     """
     with problem.to_bqm().to_file() as file:
         data = file.read()
     space = problem.space
-    columns = zip(space.groups, space.sizes, space.floors, widths or (1,) * len(space.groups), strict=True)
+    every, own = len(space.groups), alignment or Alignment(space)
+    ceilings: tuple[int | None, ...] = own.ceilings or (None,) * every
+    multiples = own.multiples or (0,) * every
+    columns = zip(space.groups, space.sizes, space.floors, widths or (1,) * every, ceilings, multiples, strict=True)
     try:
-        groups = tuple(GroupRecord(name=name, size=size, floor=floor, width=width) for name, size, floor, width in columns)
+        groups = tuple(
+            GroupRecord(name=name, size=size, floor=floor, width=width, ceiling=ceiling, multiple=multiple)
+            for name, size, floor, width, ceiling, multiple in columns
+        )
         record = ProblemFile(bqm=hashlib.sha256(data).hexdigest(), groups=groups, **facts)
     except ValidationError as error:
         reason = error.errors(include_url=False)[0]["msg"]

@@ -18,6 +18,7 @@ from qcompress.search_certificate import Certificate
 from qcompress.searching import Found, check_backend, search
 from qcompress.selection import UnitSpace
 from qcompress.settings import SearchOptions, Settings
+from qcompress.targets import AtMost
 
 __all__ = ["as_asked", "checked", "found_of", "solve"]
 
@@ -116,22 +117,36 @@ def as_asked(settings: Settings, known: SelectionFile) -> Settings:
     """
     usual, search, ask = Settings(), settings.search, known.ask
     objective = _objective_of(known, search.objective)
-    if settings.target is not None:
-        raise UsageError(f"{settings.target}: the selection was found for a sparsity of {ask.sparsity:g}", "leave it out")
-    for option, given, default, held in (
+    target = None if ask.at_most is None else AtMost(ask.at_most)
+    if settings.target not in (None, target):
+        held = f"a sparsity of {ask.sparsity:g}" if target is None else f"{target}"
+        raise UsageError(f"{settings.target}: the selection was found for {held}", "leave it out")
+    options: tuple[tuple[str, object, object, object], ...] = (
         ("--sparsity", settings.sparsity, usual.sparsity, ask.sparsity),
         ("--budget", settings.budget, usual.budget, ask.budget),
         ("--align", search.align, usual.search.align, ask.align),
+        ("--keep", search.keep, usual.search.keep, ask.keep),
+        ("--keep-at-most", search.keep_at_most, usual.search.keep_at_most, ask.keep_at_most),
+        ("--multiple-of", search.multiple_of, usual.search.multiple_of, ask.multiple_of),
         ("--backend", search.backend, usual.search.backend, known.backend),
         ("--objective", search.objective, usual.search.objective, objective),
-    ):
-        if given not in (default, held):
-            raise UsageError(f"{option} {given}: the selection was found for {held}", "leave it out, or solve again")
+    )
+    for option, given, default, expected in options:
+        if given not in (default, expected):
+            raise UsageError(f"{option} {given}: the selection was found for {expected}", "leave it out, or solve again")
     if search.backend_options:
         names = ", ".join(search.backend_options)
         raise UsageError(f"{names}: with a selection no backend runs, expected no options of one", "leave them out")
-    held_search = replace(search, objective=objective, align=ask.align, backend=known.backend)
-    return replace(settings, budget=ask.budget, sparsity=ask.sparsity, search=held_search)
+    held_search = replace(
+        search,
+        objective=objective,
+        align=ask.align,
+        backend=known.backend,
+        keep=ask.keep,
+        keep_at_most=ask.keep_at_most,
+        multiple_of=ask.multiple_of,
+    )
+    return replace(settings, budget=ask.budget, sparsity=ask.sparsity, target=target, search=held_search)
 
 
 def _objective_of(known: SelectionFile, given: qubo.Objective) -> qubo.Objective:

@@ -112,9 +112,21 @@ def test_without_a_token_nothing_is_begun(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("budget", ["filters", "macs"])
+@pytest.mark.parametrize(
+    ("budget", "asked"),
+    [
+        ("filters", ["-s", "0.4", "--budget", "filters"]),
+        ("macs", ["--target-macs", "3M", "--keep", "enc.0.0.0=1", "--keep-at-most", "dec.*=0.9", "--multiple-of", "*=2"]),
+    ],
+)
 def test_formulate_solve_prune(
-    budget: str, cloud: Cloud, checkpoint: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    budget: str,
+    asked: list[str],
+    cloud: Cloud,
+    checkpoint: Path,
+    images: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     bqm, selection, out = tmp_path / "p.bqm", tmp_path / "s.json", tmp_path / "out"
     problem = [
@@ -132,7 +144,7 @@ def test_formulate_solve_prune(
         "--coefficient",
         "similarity=0.5",
     ]
-    assert main(["formulate", str(checkpoint), "-o", str(bqm), "-s", "0.4", "--budget", budget, *problem]) == 0
+    assert main(["formulate", str(checkpoint), "-o", str(bqm), *asked, *problem]) == 0
     assert main(["solve", str(bqm), "-o", str(selection), "--backend", "clique", "--json", "-q"]) == 0
     solved = json.loads(capsys.readouterr().out.split("solve " + str(bqm))[-1])
     assert solved["qpu"]["backend"] == "clique"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +16,21 @@ from hypothesis import strategies as st
 from sapi.fixtures import problem
 from torch import nn
 
-from qcompress import offline, solving, tracing
+from qcompress import offline, pipeline, solving, tracing
 from qcompress.errors import OutputError, PlanError, QCompressError, UsageError
+from qcompress.formulation import formulate
 from qcompress.groups import Groups
 from qcompress.offline import Ask, Provenance, read_problem, read_selection, write_problem
 from qcompress.plans import Source
 from qcompress.problem import Problem
-from qcompress.qubo import L1Qubo, Taylor
+from qcompress.progress import SILENT
+from qcompress.qubo import L1Qubo, Magnitude, Taylor
 from qcompress.search import to_capacity
 from qcompress.selection import UnitSpace
-from qcompress.settings import SearchOptions, Settings
+from qcompress.settings import DataOptions, SearchOptions, Settings, VerifyOptions
 from qcompress.solvers import SOLVERS
-from qcompress.solving import as_asked, found_of, solve
+from qcompress.solving import as_asked, checked, found_of, solve
+from qcompress.targets import AtMost, Smallest, Speedup
 
 SHA = "0" * 64
 SOURCE = Source(file="net.pt", sha256=SHA, architecture="half-unet", arguments={})
@@ -162,6 +166,48 @@ def test_a_selection_of_another_network_is_refused(tmp_path: Path) -> None:
         found_of(written, UnitSpace(("g0", "g1"), (5, 5), (5, 5)), SHA)
 
 
+def test_a_target_and_what_is_protected_go_along(checkpoint: Path, images: Path, tmp_path: Path) -> None:
+    """From the run that formulates to the one that prunes, which need not be told again."""
+    plain = Settings(data=DataOptions(images, "gaussian:25"), verify=VerifyOptions(size=32))
+    groups = pipeline.prepare(checkpoint, plain, SILENT).groups
+    frozen, few, fours = groups.space.groups[:3]
+    search = SearchOptions(Magnitude(), align=1, keep={frozen: 1}, keep_at_most={few: 0.6}, multiple_of={fours: 4})
+    most = 0.6 * groups.params()
+    told = replace(plain, budget="params", target=AtMost(most), search=search)
+    formulate(checkpoint, told, out=tmp_path / "p.bqm")
+    written = solve(tmp_path / "p.bqm", SearchOptions(backend="tabu"), out=tmp_path / "s.json")
+
+    job = pipeline.prepare(checkpoint, as_asked(plain, written), SILENT)
+    assert job.settings.target == told.target
+    target, alignment = job.asked
+    selection = checked(found_of(written, job.groups.space, job.checkpoint.sha256), target).search.selection
+    kept = {name: size - selection.counts[name] for name, size in zip(groups.space.groups, groups.space.sizes, strict=True)}
+    assert groups.params(selection.counts) <= most
+    assert (kept[frozen], kept[few] <= 4, kept[fours] % 4) == (8, True, 0)
+    record = read_problem(tmp_path / "p.bqm").record
+    assert record.asked[1].allowed == alignment.allowed
+    assert record.asked[0].target == target.target == written.asked
+    for other in ({"keep": {frozen: 0.5}}, {"keep_at_most": {few: 0.9}}, {"multiple_of": {fours: 2}}):
+        with pytest.raises(UsageError, match="the selection was found for"):
+            as_asked(replace(plain, search=SearchOptions(**other)), written)
+    with pytest.raises(UsageError, match=r"the selection was found for AtMost"):
+        as_asked(replace(plain, budget="params", target=AtMost(1000)), written)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (Settings(budget="size"), "budget size: its cost is measured"),
+        (Settings(budget="latency", target=Speedup(2)), "budget latency: its cost is measured"),
+        (Settings(target=Smallest()), "found by measuring networks"),
+    ],
+)
+def test_what_no_problem_file_holds_is_refused_before_anything_is_done(asked: Settings, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=message) as caught:
+        formulate(tmp_path / "none.pt", asked, out=tmp_path / "p.bqm")
+    assert "--target-params" in (caught.value.hint or "")
+
+
 def edited(path: Path, **changes: Any) -> None:
     data = json.loads(path.read_text())
     path.write_text(json.dumps({**data, **changes}))
@@ -178,7 +224,10 @@ def edited(path: Path, **changes: Any) -> None:
     ({"groups": [{"name": "g0", "size": 4, "floor": 1}, {"name": "g1", "size": 5, "floor": 1}]}, "10 variables, expected 9"),
     ({"groups": [{"name": "g0", "size": 5, "floor": 1}, {"name": "zz", "size": 5, "floor": 1}]}, "not the units"),
     ({"groups": [{"name": "g0", "size": 10, "floor": 1}]}, "not the units"),
+    ({"groups": [{"name": "g0", "size": 5, "floor": 2, "ceiling": 1}]}, "keeps more units than it may"),
     ({"ask": {"budget": "watts", "sparsity": 0.5, "align": 1}}, "budget"),
+    ({"ask": {"budget": "filters", "sparsity": 0.5, "align": 1, "at_most": 9.0}}, "a cost, not filters"),
+    ({"ask": {"budget": "macs", "sparsity": 0.5, "align": 1, "keep": {"g*": 2.0}}}, "keep"),
     ({"ask": {"budget": "filters", "sparsity": 1.5, "align": 1}}, "sparsity"),
 ])  # fmt: skip
 def test_a_problem_that_was_tampered_with(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
