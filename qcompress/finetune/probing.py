@@ -28,7 +28,7 @@ The dense network's outputs win where images are few, and lose where it is not w
 TRIAL = 0.03
 """Share of the training that one trial takes.
 
-Where no rate gets ahead of the start in it, the best and the next higher one are tried again, for twice as long: short trainings
+Where no rate gets ahead of the start in it, the best and the next higher one are tried again, twice as long: short trainings
 favour low rates, and one that gains nothing says little of a long one.
 """
 
