@@ -21,8 +21,8 @@ from qcompress.data import splits
 from qcompress.data.images import CalibrationImages, Pair, TrainingImages
 from qcompress.data.noise import Gaussian
 from qcompress.errors import DataError, ResumeError, UsageError
+from qcompress.finetune import probing, training
 from qcompress.finetune import state as states
-from qcompress.finetune import training
 from qcompress.finetune.contract import Length
 from qcompress.finetune.drawing import Drawer
 from qcompress.finetune.losses import TEMPERATURE, Lesson, divergence
@@ -112,6 +112,30 @@ def test_a_rate_is_chosen_by_trials_that_count(job: Job, cut: Recovered) -> None
     values = {share: value for rate, share, value in found.tried if rate == found.rate}
     assert found.teaching == max(values, key=lambda share: values[share])
     assert found.steps == 200 - (len(found.tried) - 1) * round(0.03 * 200)  # the other trials led nowhere
+
+
+def test_trials_that_gain_nothing_are_made_longer(job: Job, cut: Recovered, monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths: list[tuple[float, int]] = []
+
+    def seen(course: Any, state: Any, leg: Any, *rest: Any) -> Any:
+        lengths.append((leg.rate, leg.length.steps))
+        return training.train(course, state, leg, *rest)
+
+    monkeypatch.setattr(probing, "train", seen)
+    monkeypatch.setattr(probing, "RATES", (0.1, 0.2, 0.3, 0.4, 0.5, 0.6))  # all too high
+    found = finetuned(with_options(job, rate=None, teaching=1.0, steps=200), cut, dense=job.model).training
+    assert found is not None
+    *trials, main = lengths
+    counts = [steps for _, steps in trials]
+    assert counts == sorted(counts)
+    assert set(counts) >= {6, 12}
+    best = max(found.tried[: counts.index(12)], key=lambda trial: trial[2])[0]
+    again = {rate for rate, steps in trials if steps == 12}
+    place = min(probing.RATES.index(best), 4)
+    assert again >= set(probing.RATES[place : place + 2])
+    assert main == (found.rate, 200 - sum(counts))
+    assert sum(counts) <= 0.5 * 200 + max(counts)
+    assert [rate for rate, _, _ in found.tried] == [rate for rate, _ in trials]
 
 
 def test_trials_that_take_all_the_time_end_the_training(job: Job, cut: Recovered, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,10 +26,14 @@ The dense network's outputs win where images are few, and lose where it is not w
 """
 
 TRIAL = 0.03
-"""Share of the training that one trial takes."""
+"""Share of the training that one trial takes.
+
+Where no rate gets ahead of the start in it, the best and the next higher one are tried again, twice as long: short trainings
+favour low rates, and one that gains nothing says little of a long one.
+"""
 
 MOST = 0.5
-"""Share of the clock after which no further trial begins: measurements at their ends may take longer than the trials."""
+"""Share of the training after which no further trial begins: measurements at their ends may take longer than the trials."""
 
 Progress = Callable[[State, float], None]
 """Told where a training stands, and the share of it that is over."""
@@ -46,7 +50,7 @@ def taught(course: Course, state: State, recipe: Recipe, length: Length, keep: K
         ended = replace(state, ended="minutes")
         keep(ended)
         return ended
-    spent = TRIAL * len(state.tried)
+    spent = state.spent
     rest = length.part(1 - spent) if length.seconds is None else Length(seconds=length.seconds - state.begun[1])
     leg = Leg(state.rate, state.teaching, rest, recipe.points, recipe.patience, recipe.decay)
     return train(course, state, leg, keep, lambda now: progress(now, spent + (1 - spent) * leg.share(now)))
@@ -60,8 +64,10 @@ class _Trials:
 
     def __init__(self, course: Course, start: State, length: Length, progress: Progress) -> None:
         self._course, self._start, self._progress = course, start, progress
-        self._whole, self._length = length, length.part(TRIAL)
-        self._found: dict[tuple[float, float], State] = {}
+        self._whole, self._part = length, TRIAL
+        self._spent = self._seconds = 0.0
+        self._tried: list[tuple[float, float, float]] = []
+        self._found: dict[tuple[float, float], State] = {}  # of the latest length
 
     def run(self, recipe: Recipe) -> State:
         """Ready for the main schedule: with what is given, what did best of the rest, and from where the best trial came to."""
@@ -73,45 +79,67 @@ class _Trials:
         return self._after(rate, share)
 
     def _best_rate(self, share: float) -> float:
-        place = FIRST[self._course.optimiser]
+        place = self._climbed(FIRST[self._course.optimiser], share)
+        while not self._gained(RATES[place], share) and self._room_for(4 * self._part):
+            self._part *= 2
+            self._found = {}
+            place = self._climbed(min(place, len(RATES) - 2), share)
+        return RATES[place]
+
+    def _climbed(self, place: int, share: float) -> int:
+        """Where in `RATES` it gets no better, from `place` and the next on."""
         step = 1 if self._better(RATES[place + 1], RATES[place], share) else -1
         place += step == 1
         while self._on_time() and 0 <= place + step < len(RATES) and self._better(RATES[place + step], RATES[place], share):
             place += step
-        return RATES[place]
+        return place
 
     def _better(self, rate: float, than: float, share: float) -> bool:
-        return self._tried(rate, share) > self._tried(than, share)
+        return self._value(rate, share) > self._value(than, share)
+
+    def _gained(self, rate: float, share: float) -> bool:
+        return self._value(rate, share) > self._start.value
 
     def _on_time(self) -> bool:
         """Whether another trial may begin."""
-        spent = sum(trial.seconds for trial in self._found.values())
-        return self._whole.seconds is None or spent < MOST * self._whole.seconds
+        return self._gone() < MOST
+
+    def _room_for(self, part: float) -> bool:
+        """Whether so much more of the training may go into trials."""
+        return self._gone() + part <= MOST
+
+    def _gone(self) -> float:
+        """Share of the training that the trials took so far; of the clock, where that ends it."""
+        return self._spent if self._whole.seconds is None else self._seconds / self._whole.seconds
 
     def _best_share(self, rate: float) -> float:
         best = SHARES[0]
         for share in SHARES[1:]:
-            if not self._on_time() or not self._tried(rate, share) > self._tried(rate, best):
+            if not self._on_time() or not self._value(rate, share) > self._value(rate, best):
                 break
             best = share
         return best
 
-    def _tried(self, rate: float, share: float) -> float:
-        """What the network is worth after a trial."""
+    def _value(self, rate: float, share: float) -> float:
+        """What the network is worth after a trial, of the latest length."""
         if (rate, share) not in self._found:
-            leg, before = Leg(rate, share, self._length), TRIAL * len(self._found)
-            self._found[rate, share] = train(
+            leg, before, part = Leg(rate, share, self._whole.part(self._part)), self._spent, self._part
+            found = train(
                 self._course,
                 self._start,
                 leg,
                 lambda _: None,
-                lambda now: self._progress(now, before + TRIAL * leg.share(now)),
+                lambda now: self._progress(now, before + part * leg.share(now)),
             )
+            self._found[rate, share] = found
+            self._tried.append((rate, share, found.history[-1][1]))
+            self._spent += part
+            self._seconds += found.seconds
         return self._found[rate, share].history[-1][1]
 
     def _after(self, rate: float, share: float) -> State:
         """Where no trial was better than the start, from there."""
-        best, seconds = self._found.get((rate, share)), sum(trial.seconds for trial in self._found.values())
+        best = self._found.get((rate, share))
         origin = best if best is not None and best.best_step else self._start
         return replace(
             origin,
@@ -120,9 +148,10 @@ class _Trials:
             second={},
             rate=rate,
             teaching=share,
-            seconds=seconds,
-            begun=(origin.step, seconds),
-            tried=tuple((*tried, trial.history[-1][1]) for tried, trial in self._found.items()),
+            seconds=self._seconds,
+            begun=(origin.step, self._seconds),
+            spent=self._spent,
+            tried=tuple(self._tried),
             stale=0,
             ended=None,
         )

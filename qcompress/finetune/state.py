@@ -44,7 +44,7 @@ class State:
     typical                 running mean of the gradients' norm
     value, best_step        of `best`, and when it was measured; `stale`: measurements in a row without a better one
     history                 (step, value) of every measurement, the start first
-    tried                   (rate, teaching, value) of the trials
+    tried                   (rate, teaching, value) of the trials; `spent`: share of the training that they took
     """
 
     weights: Tensors
@@ -63,6 +63,7 @@ class State:
     best_step: int = 0
     stale: int = 0
     tried: tuple[tuple[float, float, float], ...] = ()
+    spent: float = 0.0
     ended: Ended | None = None
 
     def to(self, device: torch.device | str) -> State:
@@ -135,6 +136,8 @@ def _state(parts: dict[str, Tensors], found: Mapping[str, Any]) -> State:
     """The tensors, with what the header says, each of its type."""
     if found["ended"] not in (None, *ENDINGS):
         raise ValueError(f"ended is {str(found['ended'])[:40]!r}")
+    if not 0 <= float(found["spent"]) <= 1:
+        raise ValueError(f"spent is {str(found['spent'])[:40]!r}")
     step, seconds = found["begun"]
     return State(
         weights=parts["weights"],
@@ -153,6 +156,7 @@ def _state(parts: dict[str, Tensors], found: Mapping[str, Any]) -> State:
         best_step=int(found["best_step"]),
         stale=int(found["stale"]),
         tried=tuple((float(rate), float(share), float(value)) for rate, share, value in found["tried"]),
+        spent=float(found["spent"]),
         ended=found["ended"],
     )
 
