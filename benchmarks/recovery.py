@@ -1,9 +1,10 @@
 """What a pruned network is worth once it is trained: our pruning against Torch-Pruning's own, at equal MACs, trained alike.
 
 Networks x ways of pruning x seeds. All are trained by the tool's fine-tuning: the same steps, images, schedule, and the same
-trials of a learning rate and of the teacher's share. Reported on images that no stage has seen. `--shared-data` is a folder
-with the checkpoints, images and code that `selection_networks` names (the reference needs none of it). Every cell is a file
-under --out: a run that was stopped goes on, a failed cell is kept as failed until --retry. Then prints the tables.
+trials of a learning rate and of the teacher's share; a sparse training before the pruning comes on top. Reported on images that
+no stage has seen. `--shared-data` is a folder with the checkpoints, images and code that `selection_networks` names (the
+reference needs none of it). Every cell is a file under --out: a run that was stopped goes on, a failed cell is kept as failed
+until --retry. Then prints the tables.
 
     python benchmarks/recovery.py --shared-data DIR --out DIR --device cuda --jobs 14 --pieces 3 --minutes 7
     python benchmarks/recovery.py --out DIR --networks reference --seeds 0 --steps 20 --ways qcompress "Torch-Pruning Taylor"
@@ -48,6 +49,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--retry", action="store_true", help="measure failed cells again")
     parser.add_argument("--only-tables", action="store_true", help="of the cells that are there")
     parser.add_argument("--report-images", type=int, help="at most so many, spread evenly")
+    parser.add_argument("--crops", type=int, nargs=2, metavar=("CALIBRATION", "SELECTION"), help="the tool's own if not given")
     return parser
 
 
@@ -66,30 +68,33 @@ def read(out: Path) -> list[Record]:
 
 
 def markdown(records: Iterable[Record]) -> str:
-    """One table for each network, share and training."""
-    sections: dict[tuple[str, str], list[Record]] = {}
+    """One table for each network, share, training and number of images; failures below the first of theirs."""
+    sections: dict[tuple[str, str, str], list[Record]] = {}
+    failures: dict[tuple[str, str], set[str]] = {}
     for record in records:
-        sections.setdefault((record.network, repr(record.effort)), []).append(record)
-    return "\n\n".join(_section(found) for found in sections.values())
+        training = record.network, repr(record.effort)
+        if record.failed is None:
+            sections.setdefault((*training, repr(record.images)), []).append(record)
+        else:
+            failures.setdefault(training, set()).add(f"- failed: {record.way}, seed {record.seed}: {record.failed}")
+    found = [_section(measured, failures.pop(key[:2], ())) for key, measured in sections.items()]
+    return "\n\n".join([*found, *("\n".join(sorted(lines)) for lines in failures.values())])
 
 
-def _section(records: Sequence[Record]) -> str:
-    first = records[0]
-    effort, measured = first.effort, [record for record in records if record.failed is None]
-    dense = spread([record.dense for record in measured]).replace("+", "") if measured else "-"
+def _section(measured: Sequence[Record], failures: Iterable[str]) -> str:
+    first = measured[0]
+    effort, by_seed = first.effort, {record.seed: record.dense for record in measured}
+    dense = spread(list(by_seed.values())).replace("+", "")
     length = f"{effort['steps']:g} steps of {effort['batch']:g} by {str(effort['optimiser']).title()}"
+    images = "".join(f", {count} {name}" for name, count in first.images.items())
     lines = [
-        f"### {first.network}, {effort['sparsity']:.0%} of the MACs, {length}, dense {dense}",
+        f"### {first.network}, {effort['sparsity']:.0%} of the MACs, {length}, dense {dense}{images}",
         "",
-        "| way | MACs left | before training | trained | learning rates | teacher's shares | seeds |",
-        "|---|---|---|---|---|---|---|",
+        "| way | MACs left | sparse training, steps | before training | trained | learning rates | teacher's shares | seeds |",
+        "|---|---|---|---|---|---|---|---|",
     ]
-    for way in WAYS:
-        found = [record for record in measured if record.way == way]
-        if found:
-            lines.append(_row(way, found))
-    lines += sorted({f"- failed: {record.way}, seed {record.seed}: {record.failed}" for record in records if record.failed})
-    return "\n".join(lines)
+    lines += [_row(way, found) for way in WAYS if (found := [record for record in measured if record.way == way])]
+    return "\n".join([*lines, *sorted(failures)])
 
 
 def _row(way: str, found: Sequence[Record]) -> str:
@@ -98,6 +103,7 @@ def _row(way: str, found: Sequence[Record]) -> str:
     cells = (
         way,
         spread([record.macs for record in found], 3).replace("+", ""),
+        ", ".join(str(steps) for steps in sorted({record.sparse_steps for record in found}) if steps),
         spread(before) if before else "",
         spread([record.trained - record.dense for record in found]),
         *(", ".join(sorted({f"{record.training[name]:g}" for record in found})) for name in ("rate", "teaching")),
@@ -110,8 +116,15 @@ def main() -> None:
     """Measures what is missing, and prints the tables."""
     given = arguments().parse_args()
     if not given.only_tables:
-        pixels = (8 if given.device == "cpu" else 16) * 96 * 96
-        options = Options(given.shared_data.resolve(), given.device, report_images=given.report_images, pixels=pixels)
+        calibration, selection = given.crops or (None, None)
+        options = Options(
+            given.shared_data.resolve(),
+            given.device,
+            calibration_crops=calibration,
+            selection_crops=selection,
+            report_images=given.report_images,
+            pixels=(8 if given.device == "cpu" else 16) * 96 * 96,
+        )
         until = None if given.minutes is None else time.time() + 60 * given.minutes
         run(unfinished(items(given), given.out, given.retry), options, Plan(given.out, given.jobs, given.pieces, until))
     print(markdown(read(given.out)))
