@@ -29,6 +29,12 @@ __all__ = ["PEERS", "Pruned", "pruned"]
 
 _STEPS = 200  # so that the MACs are met within a per cent
 _FRESH = 10  # steps after which gradients are taken anew; in between they are cut like the weights
+_STRENGTH = 0.5
+"""Of the regulariser: a thousand times the authors' 5e-4, since their rate is a hundred times ours, as are their 39,000 steps.
+
+After 200 sparse steps and 60 of fine-tuning, 5e-4, 0.1, 0.5, 1 and 3 ended 1.99, 2.31, 1.28, 1.34 and 11.31 dB below dense
+(reference network, seed 0, selection images).
+"""
 
 
 class UnpaddedTaylor(GroupTaylorImportance):  # type: ignore[misc]
@@ -89,7 +95,7 @@ PEERS: Mapping[str, Peer] = MappingProxyType(
             "GroupNormPruner",
             lambda: GroupMagnitudeImportance(normalizer="max"),  # as the authors' reproduce/main.py has it
             sparse=True,
-            options=MappingProxyType({"reg": 5e-4}),
+            options=MappingProxyType({"reg": _STRENGTH}),
         ),
     }
 )

@@ -1,9 +1,9 @@
 """The sparse training that Torch-Pruning's group norm puts before pruning (Fang et al., CVPR 2023).
 
-The loss and the crops are those of the fine-tuning, the rest is as in the authors' reproduce/main.py (method `group_sl`): their
-regulariser is added to the gradients, SGD with momentum 0.9 and without weight decay moves the weights, its rate falls to a
-tenth after 60 % and again after 80 % of the steps, BatchNorm takes the statistics of each batch, and the length is that of the
-fine-tuning.
+Loss, crops and number of steps are those of the fine-tuning. The rest is as in the authors' reproduce/main.py (method `group_sl`):
+their regulariser is added to the gradients, SGD with momentum 0.9 and without weight decay moves the weights, its rate falls to
+a tenth after 60 % and again after 80 % of the steps, BatchNorm takes the statistics of each batch. But for the rate: with theirs,
+0.01, the reference network loses 12.8 dB in 300 steps.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from qcompress.pipeline import Job
 __all__ = ["train_sparsely"]
 
 _CROP = 64  # pixels a side, as the fine-tuning has it where the output is as large as the input
-_RATE, _MOMENTUM, _MILESTONES = 0.01, 0.9, (0.6, 0.8)
+_RATE, _MOMENTUM, _MILESTONES = 1e-4, 0.9, (0.6, 0.8)
 
 Regularise = Callable[[nn.Module], None]
 """Adds to the gradients of a network what makes its groups sparse."""
