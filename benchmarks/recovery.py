@@ -16,14 +16,15 @@ from __future__ import annotations
 import argparse
 import itertools
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from recovery_cells import WAYS, Effort, Record, Trained
 from selection_bench import Options
 from selection_jobs import Plan, run, unfinished
 from selection_networks import NETWORKS
-from selection_tables import spread
+from way_tables import Show, dense, failures, read, spread, table
 
 DEFAULT = ("halfunet64-sidd", "dncnn25-gray", "reference")
 
@@ -61,55 +62,49 @@ def items(given: argparse.Namespace) -> list[Trained]:
     ]
 
 
-def read(out: Path) -> list[Record]:
-    """Every record under `out`."""
-    files = (path for name in NETWORKS for path in sorted((out / name).glob("*.json")))
-    return [Record.model_validate_json(path.read_text(encoding="utf-8")) for path in files]
-
-
 def markdown(records: Iterable[Record]) -> str:
     """One table for each network, share, training and number of images; failures below the first of theirs."""
     sections: dict[tuple[str, str, str], list[Record]] = {}
-    failures: dict[tuple[str, str], set[str]] = {}
+    failed: dict[tuple[str, str], list[Record]] = {}
     for record in records:
         training = record.network, repr(record.effort)
         if record.failed is None:
             sections.setdefault((*training, repr(record.images)), []).append(record)
         else:
-            failures.setdefault(training, set()).add(f"- failed: {record.way}, seed {record.seed}: {record.failed}")
-    found = [_section(measured, failures.pop(key[:2], ())) for key, measured in sections.items()]
-    return "\n\n".join([*found, *("\n".join(sorted(lines)) for lines in failures.values())])
+            failed.setdefault(training, []).append(record)
+    found = [[*_section(measured), *failures(failed.pop(key[:2], ()))] for key, measured in sections.items()]
+    return "\n\n".join("\n".join(lines) for lines in (*found, *map(failures, failed.values())))
 
 
-def _section(measured: Sequence[Record], failures: Iterable[str]) -> str:
+def _section(measured: Sequence[Record]) -> list[str]:
     first = measured[0]
-    effort, by_seed = first.effort, {record.seed: record.dense for record in measured}
-    dense = spread(list(by_seed.values())).replace("+", "")
+    effort, images = first.effort, "".join(f", {count} {name}" for name, count in first.images.items())
     length = f"{effort['steps']:g} steps of {effort['batch']:g} by {str(effort['optimiser']).title()}"
-    images = "".join(f", {count} {name}" for name, count in first.images.items())
-    lines = [
-        f"### {first.network}, {effort['sparsity']:.0%} of the MACs, {length}, dense {dense}{images}",
-        "",
-        "| way | MACs left | sparse training, steps | before training | trained | learning rates | teacher's shares | seeds |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    lines += [_row(way, found) for way in WAYS if (found := [record for record in measured if record.way == way])]
-    return "\n".join([*lines, *sorted(failures)])
+    title = f"### {first.network}, {effort['sparsity']:.0%} of the MACs, {length}, dense {dense(measured)}{images}"
+    return [title, "", *table(WAYS, measured, COLUMNS)]
 
 
-def _row(way: str, found: Sequence[Record]) -> str:
-    """Differences from the dense network: medians over the seeds, and the range."""
-    before = [record.started - record.dense for record in found if record.started is not None]
-    cells = (
-        way,
-        spread([record.macs for record in found], 3).replace("+", ""),
-        ", ".join(str(steps) for steps in sorted({record.sparse_steps for record in found}) if steps),
-        spread(before) if before else "",
-        spread([record.trained - record.dense for record in found]),
-        *(", ".join(sorted({f"{record.training[name]:g}" for record in found})) for name in ("rate", "teaching")),
-        str(len(found)),
-    )
-    return f"| {' | '.join(cells)} |"
+def _before(found: Sequence[Record]) -> str:
+    """Nothing where the pruning itself trains."""
+    return spread([record.started - record.dense for record in found if record.started is not None])
+
+
+def _different(values: Iterable[float]) -> str:
+    return ", ".join(f"{value:g}" for value in sorted(set(values)))
+
+
+COLUMNS: Mapping[str, Show[Record]] = MappingProxyType(
+    {
+        "MACs left": lambda found: spread([record.macs for record in found], 3, signed=False),
+        "sparse training, steps": lambda found: _different(record.sparse_steps for record in found if record.sparse_steps),
+        "before training": _before,
+        "trained": lambda found: spread([record.trained - record.dense for record in found]),
+        "learning rates": lambda found: _different(record.training["rate"] for record in found),
+        "teacher's shares": lambda found: _different(record.training["teaching"] for record in found),
+        "seeds": lambda found: str(len(found)),
+    }
+)
+"""The metric as differences from the dense network."""
 
 
 def main() -> None:
@@ -127,7 +122,7 @@ def main() -> None:
         )
         until = None if given.minutes is None else time.time() + 60 * given.minutes
         run(unfinished(items(given), given.out, given.retry), options, Plan(given.out, given.jobs, given.pieces, until))
-    print(markdown(read(given.out)))
+    print(markdown(read(given.out, Record.model_validate_json)))
 
 
 if __name__ == "__main__":

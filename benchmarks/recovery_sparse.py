@@ -1,8 +1,8 @@
 """The sparse training that Torch-Pruning's group norm puts before pruning (Fang et al., CVPR 2023).
 
-Loss, crops and number of steps are those of the fine-tuning. The rest is as in the authors' reproduce/main.py (method `group_sl`):
-their regulariser is added to the gradients, SGD with momentum 0.9 and without weight decay moves the weights, its rate falls to
-a tenth after 60 % and again after 80 % of the steps, BatchNorm takes the statistics of each batch. But for the rate: with theirs,
+Loss, crops and steps are those of the fine-tuning. The rest is as in the authors' reproduce/main.py (`group_sl`): their
+regulariser is added to the gradients, SGD with momentum 0.9 and without weight decay moves the weights, its rate falls to a
+tenth after 60 % and again after 80 % of the steps, BatchNorm takes the statistics of each batch. But for the rate: with theirs,
 0.01, the reference network loses 12.8 dB in 300 steps.
 """
 
