@@ -98,7 +98,9 @@ class Trained:
         """The file of its record in the folder `out`."""
         way = re.sub(r"[^a-z0-9.]+", "-", self.way.lower()).strip("-")
         effort = f"{self.effort.sparsity:g}_{self.effort.steps}x{self.effort.batch}_{self.effort.optimiser}"
-        return out / self.network / f"{way}_{effort}_seed{self.seed}.json"
+        given = {"rate": self.effort.rate, "teaching": self.effort.teaching}
+        untried = "".join(f"_{name}{value:g}" for name, value in given.items() if value is not None)
+        return out / self.network / f"{way}_{effort}{untried}_seed{self.seed}.json"
 
     def failure(self, reason: str) -> Record:
         """The record of a cell that could not be measured."""
