@@ -17,15 +17,16 @@ from __future__ import annotations
 import argparse
 import itertools
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from compression_cells import Compressed, Record
 from compression_ways import SETS, WAYS
 from selection_bench import Options
 from selection_jobs import Plan, run, unfinished
 from selection_networks import NETWORKS
-from selection_tables import spread
+from way_tables import Show, dense, failures, read, spread, table
 
 from qcompress.widths import BITS
 
@@ -64,12 +65,6 @@ def items(given: argparse.Namespace) -> list[Compressed]:
     ]
 
 
-def read(out: Path) -> list[Record]:
-    """Every record under `out`."""
-    files = (path for name in NETWORKS for path in sorted((out / name).glob("*.json")))
-    return [Record.model_validate_json(path.read_text(encoding="utf-8")) for path in files]
-
-
 def markdown(records: Iterable[Record]) -> str:
     """One table for each network, size and set of widths."""
     sections: dict[tuple[object, ...], list[Record]] = {}
@@ -84,46 +79,52 @@ def _section(records: Sequence[Record]) -> str:
     first, measured = records[0], [record for record in records if record.failed is None]
     lines = [f"### {first.network}, {first.share:.1%} of the bytes, widths {', '.join(SETS[first.widths])}", ""]
     if measured:
-        by_seed = {record.seed: record for record in measured}
-        dense = spread([record.dense for record in by_seed.values()]).replace("+", "")
-        head = measured[0]
+        head, seeds = measured[0], len({record.seed for record in measured})
         lines += [
-            f"Dense {dense} ({head.metric}), {head.dense_bytes:,} bytes; differences from it in {head.unit}, "
-            f"median over {len(by_seed)} seeds and range; searches measure {first.evaluations} choices.",
+            f"Dense {dense(measured)} ({head.metric}), {head.dense_bytes:,} bytes; differences from it in {head.unit}, "
+            f"median over {seeds} seeds and range; searches measure {first.evaluations} choices.",
             "",
-            "| way | bytes | report images | selection crops, as searched | units pruned | bits | loss added up | measured, s "
-            "| chosen, s | seeds |",
-            "|---|---|---|---|---|---|---|---|---|---|",
+            *table(WAYS, measured, COLUMNS),
         ]
-        lines += [_row(way, found) for way in WAYS if (found := [record for record in measured if record.way == way])]
-    failures = {f"- failed: {record.way}, seed {record.seed}: {record.failed}" for record in records if record.failed}
-    return "\n".join([*lines, *sorted(failures)])
+    return "\n".join([*lines, *failures(records)])
 
 
-def _row(way: str, found: Sequence[Record]) -> str:
-    def shown(of: Callable[[Record], float | None], digits: int = 2, sign: bool = False) -> str:
-        values = [value for record in found if (value := of(record)) is not None]
-        text = spread(values, digits) if values else ""
-        return text if sign else text.replace("+", "")
+def _shown(of: Callable[[Record], float | None], digits: int = 2, *, signed: bool = False) -> Show[Record]:
+    """A column: `of` each record that has it."""
 
-    cells = (
-        way,
-        shown(lambda record: record.bytes / record.dense_bytes, 3),
-        shown(lambda record: record.value - record.dense, 3, sign=True),
-        shown(lambda record: None if record.selection is None else record.selection - record.selection_dense, 3, sign=True),
-        shown(lambda record: sum(record.pruned.values()) / record.units),
-        shown(_bits, 1),
-        shown(lambda record: record.energy, 4),
-        shown(lambda record: sum(value for name, value in record.seconds.items() if name not in ("choose", "treat")), 1),
-        shown(lambda record: record.seconds["choose"], 1),
-        str(len(found)),
-    )
-    return f"| {' | '.join(cells)} |"
+    def show(found: Sequence[Record]) -> str:
+        return spread([value for record in found if (value := of(record)) is not None], digits, signed=signed)
+
+    return show
+
+
+def _searched(record: Record) -> float | None:
+    return None if record.selection is None else record.selection - record.selection_dense
 
 
 def _bits(record: Record) -> float:
     """Mean over the layers."""
     return sum(BITS[width] for width in record.layers.values()) / len(record.layers)
+
+
+def _measuring(record: Record) -> float:
+    """Seconds before there was a choice."""
+    return sum(value for name, value in record.seconds.items() if name not in ("choose", "treat"))
+
+
+COLUMNS: Mapping[str, Show[Record]] = MappingProxyType(
+    {
+        "bytes": _shown(lambda record: record.bytes / record.dense_bytes, 3),
+        "report images": _shown(lambda record: record.value - record.dense, 3, signed=True),
+        "selection crops, as searched": _shown(_searched, 3, signed=True),
+        "units pruned": _shown(lambda record: sum(record.pruned.values()) / record.units),
+        "bits": _shown(_bits, 1),
+        "loss added up": _shown(lambda record: record.energy, 4),
+        "measured, s": _shown(_measuring, 1),
+        "chosen, s": _shown(lambda record: record.seconds["choose"], 1),
+        "seeds": lambda found: str(len(found)),
+    }
+)
 
 
 def main() -> None:
@@ -141,7 +142,7 @@ def main() -> None:
         )
         until = None if given.minutes is None else time.time() + 60 * given.minutes
         run(unfinished(items(given), given.out, given.retry), options, Plan(given.out, given.jobs, given.pieces, until))
-    print(markdown(read(given.out)))
+    print(markdown(read(given.out, Record.model_validate_json)))
 
 
 if __name__ == "__main__":

@@ -18,14 +18,14 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
 import torch
 from selection_networks import NETWORKS
-from selection_tables import spread
+from way_tables import Show, dense, failures, read, spread, table
 
 from qcompress import latency, loading, pipeline, seeds
 from qcompress.compressing import compress
@@ -142,43 +142,34 @@ def _by_onnxruntime(cell: Cell, job: Job, dense: Path, scratch: Path, began: flo
     )
 
 
-def tables(cells: Sequence[Cell]) -> str:
+def markdown(cells: Sequence[Cell]) -> str:
     """One table for each network: medians over the seeds, and the range."""
     sections = []
     for network in NETWORKS:
-        found = [cell for cell in cells if cell.network == network and cell.failed is None]
-        if not found:
-            continue
-        dense = spread([cell.dense for cell in found if cell.way == found[0].way]).replace("+", "")
-        lines = [
-            f"### {network}, dense {dense} {found[0].unit}",
-            "",
-            "| way | bytes | units gone | layers | change | speed | 95 % | seconds |",
-            "|---|---|---|---|---|---|---|---|",
-        ]
-        for way in WAYS:
-            rows = [cell for cell in found if cell.way == way]
-            if rows:
-                lines.append(_row(way, rows))
-        failed = [cell for cell in cells if cell.network == network and cell.failed is not None]
-        lines += [f"- failed: {cell.way}, seed {cell.seed}: {cell.failed}" for cell in failed]
-        sections.append("\n".join(lines))
+        found = [cell for cell in cells if cell.network == network]
+        measured = [cell for cell in found if cell.failed is None]
+        if measured:
+            title = f"### {network}, dense {dense(measured)} {measured[0].unit}"
+            sections.append("\n".join([title, "", *table(WAYS, measured, COLUMNS), *failures(found)]))
     return "\n\n".join(sections)
 
 
-def _row(way: str, rows: Sequence[Cell]) -> str:
-    low, high = min(cell.interval[0] for cell in rows), max(cell.interval[1] for cell in rows)
-    figures = (
-        way,
-        spread([cell.share for cell in rows], 3).replace("+", ""),
-        spread([cell.units for cell in rows]).replace("+", ""),
-        "; ".join(sorted({cell.widths for cell in rows})),
-        spread([cell.change for cell in rows]),
-        spread([cell.speedup for cell in rows]).replace("+", ""),
-        f"{low:.2f} to {high:.2f}",
-        f"{max(cell.seconds for cell in rows):.0f}",
-    )
-    return f"| {' | '.join(figures)} |"
+def _interval(found: Sequence[Cell]) -> str:
+    """From the least lower to the largest upper end."""
+    return f"{min(cell.interval[0] for cell in found):.2f} to {max(cell.interval[1] for cell in found):.2f}"
+
+
+COLUMNS: Mapping[str, Show[Cell]] = MappingProxyType(
+    {
+        "bytes": lambda found: spread([cell.share for cell in found], 3, signed=False),
+        "units gone": lambda found: spread([cell.units for cell in found], signed=False),
+        "layers": lambda found: "; ".join(sorted({cell.widths for cell in found})),
+        "change": lambda found: spread([cell.change for cell in found]),
+        "speed": lambda found: spread([cell.speedup for cell in found], signed=False),
+        "95 %": _interval,
+        "seconds": lambda found: f"{max(cell.seconds for cell in found):.0f}",
+    }
+)
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -209,8 +200,7 @@ def main() -> None:
             cell = Cell(network, way, seed, failed=error.message)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, json.dumps(asdict(cell)))
-    files = (path for name in NETWORKS for path in sorted((given.out / name).glob("*.json")))
-    print(tables([Cell(**json.loads(path.read_text(encoding="utf-8"))) for path in files]))
+    print(markdown(read(given.out, lambda text: Cell(**json.loads(text)))))
 
 
 if __name__ == "__main__":

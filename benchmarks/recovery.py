@@ -1,9 +1,10 @@
 """What a pruned network is worth once it is trained: our pruning against Torch-Pruning's own, at equal MACs, trained alike.
 
 Networks x ways of pruning x seeds. All are trained by the tool's fine-tuning: the same steps, images, schedule, and the same
-trials of a learning rate and of the teacher's share. Reported on images that no stage has seen. `--shared-data` is a folder
-with the checkpoints, images and code that `selection_networks` names (the reference needs none of it). Every cell is a file
-under --out: a run that was stopped goes on, a failed cell is kept as failed until --retry. Then prints the tables.
+trials of a learning rate and of the teacher's share; a sparse training before the pruning comes on top. Reported on images that
+no stage has seen. `--shared-data` is a folder with the checkpoints, images and code that `selection_networks` names (the
+reference needs none of it). Every cell is a file under --out: a run that was stopped goes on, a failed cell is kept as failed
+until --retry. Then prints the tables.
 
     python benchmarks/recovery.py --shared-data DIR --out DIR --device cuda --jobs 14 --pieces 3 --minutes 7
     python benchmarks/recovery.py --out DIR --networks reference --seeds 0 --steps 20 --ways qcompress "Torch-Pruning Taylor"
@@ -15,14 +16,15 @@ from __future__ import annotations
 import argparse
 import itertools
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from recovery_cells import WAYS, Effort, Record, Trained
 from selection_bench import Options
 from selection_jobs import Plan, run, unfinished
 from selection_networks import NETWORKS
-from selection_tables import spread
+from way_tables import Show, dense, failures, read, spread, table
 
 DEFAULT = ("halfunet64-sidd", "dncnn25-gray", "reference")
 
@@ -48,6 +50,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--retry", action="store_true", help="measure failed cells again")
     parser.add_argument("--only-tables", action="store_true", help="of the cells that are there")
     parser.add_argument("--report-images", type=int, help="at most so many, spread evenly")
+    parser.add_argument("--crops", type=int, nargs=2, metavar=("CALIBRATION", "SELECTION"), help="the tool's own if not given")
     return parser
 
 
@@ -59,62 +62,67 @@ def items(given: argparse.Namespace) -> list[Trained]:
     ]
 
 
-def read(out: Path) -> list[Record]:
-    """Every record under `out`."""
-    files = (path for name in NETWORKS for path in sorted((out / name).glob("*.json")))
-    return [Record.model_validate_json(path.read_text(encoding="utf-8")) for path in files]
-
-
 def markdown(records: Iterable[Record]) -> str:
-    """One table for each network, share and training."""
-    sections: dict[tuple[str, str], list[Record]] = {}
+    """One table for each network, share, training and number of images; failures below the first of theirs."""
+    sections: dict[tuple[str, str, str], list[Record]] = {}
+    failed: dict[tuple[str, str], list[Record]] = {}
     for record in records:
-        sections.setdefault((record.network, repr(record.effort)), []).append(record)
-    return "\n\n".join(_section(found) for found in sections.values())
+        training = record.network, repr(record.effort)
+        if record.failed is None:
+            sections.setdefault((*training, repr(record.images)), []).append(record)
+        else:
+            failed.setdefault(training, []).append(record)
+    found = [[*_section(measured), *failures(failed.pop(key[:2], ()))] for key, measured in sections.items()]
+    return "\n\n".join("\n".join(lines) for lines in (*found, *map(failures, failed.values())))
 
 
-def _section(records: Sequence[Record]) -> str:
-    first = records[0]
-    effort, measured = first.effort, [record for record in records if record.failed is None]
-    dense = spread([record.dense for record in measured]).replace("+", "") if measured else "-"
+def _section(measured: Sequence[Record]) -> list[str]:
+    first = measured[0]
+    effort, images = first.effort, "".join(f", {count} {name}" for name, count in first.images.items())
     length = f"{effort['steps']:g} steps of {effort['batch']:g} by {str(effort['optimiser']).title()}"
-    lines = [
-        f"### {first.network}, {effort['sparsity']:.0%} of the MACs, {length}, dense {dense}",
-        "",
-        "| way | MACs left | before training | trained | learning rates | teacher's shares | seeds |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for way in WAYS:
-        found = [record for record in measured if record.way == way]
-        if found:
-            lines.append(_row(way, found))
-    lines += sorted({f"- failed: {record.way}, seed {record.seed}: {record.failed}" for record in records if record.failed})
-    return "\n".join(lines)
+    title = f"### {first.network}, {effort['sparsity']:.0%} of the MACs, {length}, dense {dense(measured)}{images}"
+    return [title, "", *table(WAYS, measured, COLUMNS)]
 
 
-def _row(way: str, found: Sequence[Record]) -> str:
-    """Differences from the dense network: medians over the seeds, and the range."""
-    before = [record.started - record.dense for record in found if record.started is not None]
-    cells = (
-        way,
-        spread([record.macs for record in found], 3).replace("+", ""),
-        spread(before) if before else "",
-        spread([record.trained - record.dense for record in found]),
-        *(", ".join(sorted({f"{record.training[name]:g}" for record in found})) for name in ("rate", "teaching")),
-        str(len(found)),
-    )
-    return f"| {' | '.join(cells)} |"
+def _before(found: Sequence[Record]) -> str:
+    """Nothing where the pruning itself trains."""
+    return spread([record.started - record.dense for record in found if record.started is not None])
+
+
+def _different(values: Iterable[float]) -> str:
+    return ", ".join(f"{value:g}" for value in sorted(set(values)))
+
+
+COLUMNS: Mapping[str, Show[Record]] = MappingProxyType(
+    {
+        "MACs left": lambda found: spread([record.macs for record in found], 3, signed=False),
+        "sparse training, steps": lambda found: _different(record.sparse_steps for record in found if record.sparse_steps),
+        "before training": _before,
+        "trained": lambda found: spread([record.trained - record.dense for record in found]),
+        "learning rates": lambda found: _different(record.training["rate"] for record in found),
+        "teacher's shares": lambda found: _different(record.training["teaching"] for record in found),
+        "seeds": lambda found: str(len(found)),
+    }
+)
+"""The metric as differences from the dense network."""
 
 
 def main() -> None:
     """Measures what is missing, and prints the tables."""
     given = arguments().parse_args()
     if not given.only_tables:
-        pixels = (8 if given.device == "cpu" else 16) * 96 * 96
-        options = Options(given.shared_data.resolve(), given.device, report_images=given.report_images, pixels=pixels)
+        calibration, selection = given.crops or (None, None)
+        options = Options(
+            given.shared_data.resolve(),
+            given.device,
+            calibration_crops=calibration,
+            selection_crops=selection,
+            report_images=given.report_images,
+            pixels=(8 if given.device == "cpu" else 16) * 96 * 96,
+        )
         until = None if given.minutes is None else time.time() + 60 * given.minutes
         run(unfinished(items(given), given.out, given.retry), options, Plan(given.out, given.jobs, given.pieces, until))
-    print(markdown(read(given.out)))
+    print(markdown(read(given.out, Record.model_validate_json)))
 
 
 if __name__ == "__main__":

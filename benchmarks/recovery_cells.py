@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from pydantic import Field
-from recovery_peers import PEERS, pruned
+from recovery_peers import PEERS, Pruned, pruned
 from selection_bench import Bench
 from selection_cells import Outcome
 from torch import nn
@@ -61,8 +61,10 @@ class Record(Outcome):
     """A cell, measured on the report images: `dense`, the network as `started`, before training, and `trained`.
 
     started       None where there was training before
+    images        how many report, and how many crops calibrate and select; empty in records from before this was kept
     macs, params  shares of the dense network's that are left
     training      what the tool reports of it
+    sparse_steps  of a training before the pruning, which only some ways have: they come on top
     """
 
     network: str
@@ -72,11 +74,13 @@ class Record(Outcome):
     metric: str = ""
     unit: str = ""
     device: str = ""
+    images: dict[str, int] = Field(default_factory=dict)
     macs: float = 0.0
     params: float = 0.0
     dense: float = 0.0
     started: float | None = None
     trained: float = 0.0
+    sparse_steps: int = 0
     training: dict[str, Any] = Field(default_factory=dict)
     seconds: dict[str, float] = Field(default_factory=dict)
 
@@ -94,7 +98,9 @@ class Trained:
         """The file of its record in the folder `out`."""
         way = re.sub(r"[^a-z0-9.]+", "-", self.way.lower()).strip("-")
         effort = f"{self.effort.sparsity:g}_{self.effort.steps}x{self.effort.batch}_{self.effort.optimiser}"
-        return out / self.network / f"{way}_{effort}_seed{self.seed}.json"
+        given = {"rate": self.effort.rate, "teaching": self.effort.teaching}
+        untried = "".join(f"_{name}{value:g}" for name, value in given.items() if value is not None)
+        return out / self.network / f"{way}_{effort}{untried}_seed{self.seed}.json"
 
     def failure(self, reason: str) -> Record:
         """The record of a cell that could not be measured."""
@@ -108,15 +114,14 @@ class Trained:
         job, began = self._job(bench), bench.clock()
         if self.way in _OURS and _OURS[self.way][0] > 1:
             return self._in_steps(bench, job, began)
-        slim, level = (
-            (self._ours(job), "lstsq") if self.way in _OURS else (pruned(bench, self.way, 1 - self.effort.sparsity), "")
-        )
-        start = Recovered(
-            slim, "lstsq" if level else "none", False, (), "", mean_metric(slim, job.judging(), job.metric.chooser)
-        )
+        ours = self.way in _OURS
+        cut = Pruned(self._ours(job), 0) if ours else pruned(bench, job, self.way)
+        value = mean_metric(cut.model, job.judging(), job.metric.chooser)
+        start = Recovered(cut.model, "lstsq" if ours else "none", False, (), "", value)
         chosen = bench.clock()
         found = finetuning.finetuned(job, start, dense=job.model)
-        return self._record(bench, found, bench.reported(slim), {"prune": chosen - began, "train": bench.clock() - chosen})
+        seconds = {"prune": chosen - began, "train": bench.clock() - chosen}
+        return self._record(bench, found, bench.reported(cut.model), seconds, cut.sparse_steps)
 
     def _job(self, bench: Bench) -> Job:
         """The bench's, with the settings of this cell."""
@@ -148,7 +153,9 @@ class Trained:
         _, found = gradual.decided(job, job.asked, pipeline.choose, pipeline.repair)
         return self._record(bench, found, None, {"prune and train": bench.clock() - began})
 
-    def _record(self, bench: Bench, found: Recovered, started: float | None, seconds: dict[str, float]) -> Record:
+    def _record(
+        self, bench: Bench, found: Recovered, started: float | None, seconds: dict[str, float], sparse_steps: int = 0
+    ) -> Record:
         assert found.training is not None
         dense, left = bench.groups, _groups(found.model, bench.groups)
         return Record(
@@ -156,11 +163,13 @@ class Trained:
             metric=bench.metric.name,
             unit=bench.metric.difference_unit,
             device=_device(bench),
+            images=_images(bench),
             macs=left.macs() / dense.macs(),
             params=sum(p.numel() for p in found.model.parameters()) / sum(p.numel() for p in bench.job.model.parameters()),
             dense=bench.dense,
             started=started,
             trained=bench.reported(found.model),
+            sparse_steps=sparse_steps,
             training=dataclasses.asdict(found.training),
             seconds=seconds,
         )
@@ -174,3 +183,8 @@ def _groups(model: nn.Module, dense: Groups) -> Groups:
 def _device(bench: Bench) -> str:
     device = torch.device(bench.options.device)
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def _images(bench: Bench) -> dict[str, int]:
+    crops = {"calibration crops": len(bench.calibration), "selection crops": len(bench.selection)}
+    return {"report images": sum(len(inputs) for inputs, _ in bench.report), **crops}

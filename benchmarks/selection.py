@@ -18,12 +18,13 @@ import time
 from pathlib import Path
 
 from selection_bench import Options
-from selection_cells import Cell
+from selection_cells import Cell, Record
 from selection_correlation import Correlation, correlation_table, read_correlations
 from selection_jobs import Item, Plan, run, unfinished
 from selection_networks import NETWORKS
-from selection_tables import markdown, read
+from selection_tables import markdown
 from selection_ways import WAYS
+from way_tables import read
 
 SHARES = (0.1, 0.2, 0.36, 0.5, 0.65)
 CORRELATED = (0.2, 0.36, 0.5)
@@ -79,7 +80,11 @@ def main() -> None:
         )
         until = None if given.minutes is None else time.time() + 60 * given.minutes
         run(unfinished(items(given), given.out, given.retry), options, Plan(given.out, given.jobs, given.pieces, until))
-    print(correlation_table(read_correlations(given.out)) if given.correlation else markdown(read(given.out)))
+    print(
+        correlation_table(read_correlations(given.out))
+        if given.correlation
+        else markdown(read(given.out, Record.model_validate_json))
+    )
 
 
 if __name__ == "__main__":

@@ -21,8 +21,8 @@ from selection_bench import Bench
 from selection_cells import Outcome
 from selection_networks import NETWORKS
 from selection_repair import biased, refitted
-from selection_tables import spread
 from selection_ways import WAYS, Modelled
+from way_tables import spread
 
 from qcompress import seeds
 from qcompress.problem import Problem

@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 
 import numpy as np
 from selection_cells import Draw, Record
 from selection_networks import NETWORKS
 from selection_ways import WAYS
+from way_tables import spread
 
-__all__ = ["markdown", "read", "spread"]
+__all__ = ["markdown"]
 
 Cells = dict[tuple[str, float], list[Record]]
-
-
-def read(out: Path) -> list[Record]:
-    """Every record under `out`, in the order of the files' names."""
-    files = (path for name in NETWORKS for path in sorted((out / name).glob("*.json")))
-    return [Record.model_validate_json(path.read_text(encoding="utf-8")) for path in files]
-
-
-def spread(values: Sequence[float], digits: int = 2) -> str:
-    """Median, and the range in brackets where it has some width."""
-    middle, least, largest = (f"{value:+.{digits}f}" for value in (np.median(values), min(values), max(values)))
-    return middle if least == largest else f"{middle} [{least}, {largest}]"
 
 
 def markdown(records: Iterable[Record]) -> str:
@@ -54,9 +42,9 @@ def _caption(records: Sequence[Record]) -> str:
     first, by_seed = records[0], {record.seed: record for record in records}
     dense, given = ([getattr(record, name) for record in by_seed.values()] for name in ("dense", "given"))
     unit = "%" if first.unit == "points" else first.unit
-    text = f"{first.metric} of the dense network {spread(dense).replace('+', '')} {unit}"
+    text = f"{first.metric} of the dense network {spread(dense, signed=False)} {unit}"
     if dense != given:
-        text += f", before its BatchNorm statistics were re-estimated {spread(given).replace('+', '')}"
+        text += f", before its BatchNorm statistics were re-estimated {spread(given, signed=False)}"
     images, seeds = first.images["report"], len(by_seed)
     kind = f"difference from dense in {first.unit}, as cut / repaired"
     return f"{text}; {images} report images, {seeds} seed{'s' * (seeds > 1)}. Cells: {kind}."
