@@ -98,6 +98,7 @@ class Recover(StrEnum):
     """How the slim network is repaired: without training, or by that and fine-tuning after it."""
 
     none = "none"
+    batchnorm = "batchnorm"
     bias = "bias"
     lstsq = "lstsq"
     finetune = "finetune"

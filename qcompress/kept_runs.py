@@ -135,7 +135,7 @@ class _Run(_Record):
     search: _Search
     refined: _Refined | None
     qpu: QpuFacts | None
-    level: Literal["none", "bias", "lstsq"]
+    level: Literal["none", "batchnorm", "bias", "lstsq"]
     batchnorm_reestimated: bool
     note: Annotated[str, Field(max_length=1000)]
     value: float

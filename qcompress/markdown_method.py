@@ -89,9 +89,14 @@ def _compressed(found: CompressionFacts) -> Iterator[str]:
 
 def _recovered(recover: RecoverFacts) -> str:
     """Which repair was kept, and what the fine-tuning did."""
-    levels = {"none": "none was kept", "bias": "biases", "lstsq": "least squares"}
+    levels = {
+        "none": "none was kept",
+        "batchnorm": "BatchNorm statistics re-estimated",
+        "bias": "biases",
+        "lstsq": "least squares",
+    }
     text = f"Repair: {levels[recover.level]}"
-    if recover.batchnorm_reestimated:
+    if recover.batchnorm_reestimated and recover.level != "batchnorm":
         text += ", BatchNorm statistics re-estimated"
     training = recover.training
     if training is None:

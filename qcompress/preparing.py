@@ -18,6 +18,7 @@ from qcompress.jobs import Job
 from qcompress.metrics import metric
 from qcompress.progress import Observer, Stopwatch
 from qcompress.protection import protected
+from qcompress.recover import has_batchnorm
 from qcompress.settings import CheckpointOptions, Settings
 
 __all__ = ["prepare"]
@@ -48,6 +49,9 @@ def prepare(
         else:
             found = frame_of(run, images, checkpoint.stride, data, side)
         measured = metric(settings.metric, found.task, found.form.scale)
+        if settings.repair == "batchnorm" and not has_batchnorm(checkpoint.model):
+            hint = "--recover bias is the cheapest repair of such a network"
+            raise UsageError("recover batchnorm: the network has no BatchNorm layers that keep statistics", hint)
     with watch.stage("coupled groups") as advance:
         example = torch.zeros(found.example_shape)
         groups = tracing.trace(checkpoint.model, example, ignore=settings.search.ignore, floor=settings.search.floor)

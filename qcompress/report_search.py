@@ -182,7 +182,7 @@ class RecoverFacts(Facts):
     are those before the last, of a network that was pruned in several.
     """
 
-    level: Literal["none", "bias", "lstsq"]
+    level: Literal["none", "batchnorm", "bias", "lstsq"]
     batchnorm_reestimated: bool = False
     metric: str
     unit: str = ""

@@ -30,7 +30,7 @@ __all__ = [
     "VerifyOptions",
 ]
 
-RecoverLevel = Literal["none", "bias", "lstsq", "finetune"]
+RecoverLevel = Literal["none", "batchnorm", "bias", "lstsq", "finetune"]
 Undecided = Literal["report", "fail", "pass"]
 Optimiser = Literal["muon", "adam"]
 
@@ -348,7 +348,7 @@ class Settings:
             raise UsageError(f"steps {self.steps}: groups are protected by pattern in one step only", "leave --steps out")
 
     @property
-    def repair(self) -> Literal["none", "bias", "lstsq"]:
+    def repair(self) -> Literal["none", "batchnorm", "bias", "lstsq"]:
         """The level without training: what fine-tuning begins with is the best that there is."""
         return "lstsq" if self.recover == "finetune" else self.recover
 

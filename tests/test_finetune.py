@@ -150,6 +150,19 @@ def test_trials_that_take_all_the_time_end_the_training(job: Job, cut: Recovered
     assert len(found.tried) == 2  # no further one begins when half of the time is gone
 
 
+def test_a_network_without_statistics_has_none_to_estimate() -> None:
+    rng = np.random.default_rng(0)
+    pairs = [Pair(f"{n}", f"{n}", *rng.random((2, 3, 24, 24), np.float32)) for n in range(12)]
+    with pytest.raises(UsageError, match="no BatchNorm layers"):
+        pipeline.prepare(
+            checkpoints.of_module(network()),
+            Settings(recover="batchnorm"),
+            SILENT,
+            size=24,
+            images=splits.from_pairs(pairs, seed=0),
+        )
+
+
 class Interrupt:
     """Ctrl-C after so many states were written."""
 

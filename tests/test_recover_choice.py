@@ -18,7 +18,7 @@ from qcompress.data.images import CalibrationCrops, SelectionCrops
 from qcompress.errors import InputError
 from qcompress.groups import Cut, Groups
 from qcompress.metrics import metric as named
-from qcompress.recover import Level, choice
+from qcompress.recover import Level, choice, reestimate_batchnorm
 from qcompress.recover.choice import mean_metric, recover_best
 from qcompress.recover.moments import measure_moments
 from qcompress.recover.static import StaticRepair
@@ -43,7 +43,7 @@ def setting() -> tuple[nn.Module, nn.Module, Groups, Mapping[str, Cut], Calibrat
     )
 
 
-@pytest.mark.parametrize("level", ["none", "bias", "lstsq"])
+@pytest.mark.parametrize("level", ["none", "batchnorm", "bias", "lstsq"])
 def test_what_is_kept_is_never_worse_than_the_cut_network_on_the_selection_crops(level: Level) -> None:
     model, slim, groups, cuts, calibration, selection = setting()
     metric = named("psnr")
@@ -56,6 +56,18 @@ def test_what_is_kept_is_never_worse_than_the_cut_network_on_the_selection_crops
         assert not found.batchnorm_reestimated
     if level == "lstsq":
         assert kept > cut + 1
+
+
+def test_statistics_alone_are_a_repair() -> None:
+    model, _, groups, cuts, calibration, given = setting()
+    model = reestimate_batchnorm(model, calibration)  # as trained networks are, at home with their statistics
+    slim = surgery.slim(model, cuts)
+    with torch.no_grad():
+        selection = SelectionCrops(given.inputs, model(given.inputs))
+    found = recover_best("batchnorm", model, slim, groups, cuts, calibration, selection, named("psnr"))
+    assert found.value > mean_metric(slim, selection, named("psnr")) + 1
+    assert (found.level, found.batchnorm_reestimated, found.layers) == ("batchnorm", True, ())
+    assert all(map(torch.equal, found.model.parameters(), slim.parameters()))
 
 
 def test_repair_that_makes_it_worse_is_not_kept() -> None:

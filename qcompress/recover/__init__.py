@@ -19,7 +19,7 @@ from qcompress.scoring.activations import mean_inputs
 
 __all__ = ["LayerFigures", "Level", "RecoverResult", "has_batchnorm", "recover", "reestimate_batchnorm"]
 
-Level = Literal["none", "bias", "lstsq"]
+Level = Literal["none", "batchnorm", "bias", "lstsq"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,15 +47,18 @@ def recover(
 ) -> RecoverResult:
     """A repaired copy of `slim`, which `cuts` made from `dense`; the arguments are left as they were.
 
-    none    the copy as it is
-    bias    the typical contribution of removed channels goes into their consumers' biases (bias.fold_means)
-    lstsq   the same, then every layer whose input changed is refitted (lstsq.refit, which explains ridge and positions)
+    none       the copy as it is
+    batchnorm  BatchNorm statistics are re-estimated (batchnorm.reestimate_batchnorm), the weights stay
+    bias       the typical contribution of removed channels goes into their consumers' biases (bias.fold_means)
+    lstsq      the same, then every layer whose input changed is refitted (lstsq.refit, which explains ridge and positions)
 
     With `begun`, `slim` has weights that make up for what was removed already: no means are folded into them. Layers without a
     bias may get one. `progress` is told the share done, 0..1.
     """
     model = copy.deepcopy(slim)
     figures: tuple[LayerFigures, ...] = ()
+    if level == "batchnorm":
+        return RecoverResult(reestimate_batchnorm(model, crops, batch), level)
     if level != "none" and not begun:
         consumers = [name for name, cut in cuts.items() if cut.kept_in is not None]
         fold_means(dense, model, cuts, mean_inputs(dense, consumers, crops, batch))

@@ -84,10 +84,10 @@ def recover_best(
         static.repair(begun, cuts)
         candidates.append(Recovered(begun, level, False, (), ""))
     repaired = recover(level, dense, begun, groups, cuts, calibration, batch=batch, begun=begun is not slim, progress=progress)
-    candidates.insert(0, Recovered(repaired.model, level, False, repaired.layers, ""))
+    candidates.insert(0, Recovered(repaired.model, level, level == "batchnorm", repaired.layers, ""))
     if level != "none":
         candidates.append(Recovered(recover("none", dense, slim, groups, cuts, calibration).model, "none", False, (), ""))
-        if has_batchnorm(repaired.model):
+        if level != "batchnorm" and has_batchnorm(repaired.model):
             restated = [(reestimate_batchnorm(one.model, calibration, batch), one) for one in candidates if one.level == level]
             candidates += [replace(one, model=model, batchnorm_reestimated=True) for model, one in restated]
     values = [mean_metric(candidate.model, selection, metric, batch) for candidate in candidates]
