@@ -61,7 +61,7 @@ def settings_of(
         str, typer.Option(help="What proposes the refinement's candidates: tensor-train, hill-climbing or protes.")
     ] = "tensor-train",
     recover: Annotated[
-        options.Recover, typer.Option(help="Repair without training, the cheapest first, or finetune: training after the best of the others.")
+        options.Recover, typer.Option(help="Repair without training, or finetune: training after the best of the others.")
     ] = options.Recover.lstsq,
     minutes: options.Minutes = None,
     epochs: options.Epochs = None,
