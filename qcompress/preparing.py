@@ -11,6 +11,7 @@ from qcompress import loading, tracing
 from qcompress.asking import Price
 from qcompress.checkpoints import Checkpoint
 from qcompress.data.images import Splits
+from qcompress.drops import check_unit
 from qcompress.errors import UsageError
 from qcompress.framing import frame, frame_of, load_images, runner
 from qcompress.groups import Groups
@@ -48,6 +49,7 @@ def prepare(
         else:
             found = frame_of(run, images, checkpoint.stride, data, side)
         measured = metric(settings.metric, found.task, found.form.scale)
+        check_unit(settings.limits.drop_unit, "--max-drop", measured.name, measured.difference_unit)
     with watch.stage("coupled groups") as advance:
         example = torch.zeros(found.example_shape)
         groups = tracing.trace(checkpoint.model, example, ignore=settings.search.ignore, floor=settings.search.floor)
