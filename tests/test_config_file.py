@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.main import get_command
 
 from qcompress import pipeline
 from qcompress.cli import config_file
 from qcompress.cli.config_template import template
-from qcompress.cli.main import main
+from qcompress.cli.main import app, main
 from qcompress.cli.option_table import options_of
 from qcompress.cli.prune import prune
 from qcompress.errors import InputError, UsageError
@@ -172,7 +173,7 @@ def test_values_that_are_refused_later_are_named_with_line_and_key_too(
 
 
 def test_every_line_of_the_template_loads_when_it_alone_is_used(tmp_path: Path, asked: Iterator[list[Settings]]) -> None:
-    found = next(asked)
+    found, command = next(asked), get_command(app)
     text = template(options_of(prune))
     assert "\\[" not in text
     assert 'max-drop = "0.1dB"' in text
@@ -183,7 +184,9 @@ def test_every_line_of_the_template_loads_when_it_alone_is_used(tmp_path: Path, 
     for line in (line.removeprefix("# ") for line in text.splitlines() if re.match(r"# [a-z-]+ = ", line)):
         key = line.partition(" ")[0]
         with_that = f"{line}\n{needs.get(key, '')}"
-        assert settings_of(found, ["--config", written(tmp_path, with_that)]), line
+        with pytest.raises(UsageError, match="far enough"):
+            command(["prune", "net.pt", "--config", written(tmp_path, with_that)], standalone_mode=False)
+        assert found.pop(), line
 
 
 def test_files_that_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
