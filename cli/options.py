@@ -315,7 +315,9 @@ def limits(max_drop: str | None, min_speedup: float | None, max_size: str | None
 
     drop = None if max_drop is None else parse_drop(max_drop, "--max-drop")
     size = None if max_size is None else parse_bytes(max_size, "--max-size")
-    return Limits(drop and drop.amount, min_speedup, size, undecided.value, drop.unit if drop else "")
+    if drop is None:
+        return Limits(None, min_speedup, size, undecided.value)
+    return Limits(drop.amount, min_speedup, size, undecided.value, drop.unit)
 
 
 def parse_align(text: str) -> int | None:

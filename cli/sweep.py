@@ -114,7 +114,7 @@ def sweep(
     from qcompress.sweeping.shares import parse_shares
 
     shares = config_file.placed(context, parse_shares, at=at, points=points)
-    rule = None if pick is None else config_file.placed(context, lambda pick: parse_rule(pick) if pick else None, pick=pick)
+    rule = config_file.placed(context, lambda pick: None if pick is None else parse_rule(pick), pick=pick)
     if refine_evals is None and given["refine_minutes"] is None:
         refine_evals = 0
     given |= {"refine_evals": refine_evals, "workers": workers, "cache": cache}

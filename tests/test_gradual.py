@@ -24,6 +24,7 @@ from qcompress.memo import Memo
 from qcompress.pipeline import Job
 from qcompress.progress import SILENT
 from qcompress.protection import protected
+from qcompress.searching import Found
 from qcompress.selection import Selection, UnitSpace
 from qcompress.settings import DataOptions, FinetuneOptions, RefineOptions, SearchOptions, Settings
 
@@ -83,8 +84,8 @@ def test_what_is_protected_stays_in_every_step(job: Job) -> None:
     seen = []
     choose = pipeline.choose
 
-    def watched(at: Job, **options: object) -> pipeline.Choice:
-        choice = choose(at, **options)  # type: ignore[arg-type]
+    def watched(job: Job, *, folder: Path | None = None, given: Found | None = None) -> pipeline.Choice:
+        choice = choose(job, folder=folder, given=given)
         seen.append([len(choice.kept.kept(name)) for name in names])
         return choice
 

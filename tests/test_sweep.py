@@ -26,6 +26,7 @@ from qcompress.plots.front import Dot, front
 from qcompress.progress import SILENT
 from qcompress.reports import CheckpointFacts, Report
 from qcompress.settings import DataOptions, RefineOptions, SearchOptions, VerifyOptions
+from qcompress.sweeping import folder as files
 from qcompress.sweeping import making, run
 from qcompress.sweeping.facts import DenseFacts, PointFacts, SweepFacts, ranked
 from qcompress.sweeping.front import Place, knee, on_front
@@ -391,7 +392,7 @@ def test_other_shares_join_the_equal_points_of_the_folder(
     for name in ("net-0.5.slim", "net-0.7.slim", "net-x.slim", "picked.slim"):
         (out / name).mkdir(parents=True)
     known = {f"net-{one:g}.slim": PointFacts(share=one, status="ok", key=key) for one, key in ((0.5, "k"), (0.7, "other"))}
-    monkeypatch.setattr(run.files, "kept", lambda place: known.get(place.name))
+    monkeypatch.setattr(files, "kept", lambda place: known.get(place.name))
     monkeypatch.setattr(run, "_key", lambda _: "k")
     monkeypatch.setattr(run, "read_report", lambda _: None)
     monkeypatch.setattr(run._Course, "_take_dense", lambda *_: None)
