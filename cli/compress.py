@@ -108,7 +108,7 @@ def compress(
         ),
         export=s.ExportOptions(opset, dynamic),
         verify=s.VerifyOptions(size=size),
-        limits=s.Limits(max_drop, min_speedup),
+        limits=options.limits(max_drop, min_speedup, None, options.Undecided.report),
         crops=crops,
         compress=s.CompressOptions(
             target_size=None if asked is None else parse_size(asked, "--target-size"),

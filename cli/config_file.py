@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import json
-import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
+from qcompress.cli.config_places import Places, broken_at, given_twice
+from qcompress.cli.config_types import mistake
 from qcompress.cli.option_table import Option, options_of
-from qcompress.errors import InputError
+from qcompress.errors import InputError, UsageError
 
-__all__ = ["AUTO", "Config", "NAME", "given_here", "read", "template"]
+__all__ = ["AUTO", "Config", "NAME", "given_here", "of_the_file", "placed", "read"]
 
 NAME = "qcompress.toml"
 AUTO = "auto"
 LARGEST_BYTES = 2**20
 OWN = ("config",)  # options that a file has no say in
+_PLACES = "qcompress.config"  # where a context has the `Places` of its file
+
+T = TypeVar("T")
 
 
 def read(path: Path, options: Sequence[Option]) -> dict[str, Any]:
@@ -28,37 +33,7 @@ def read(path: Path, options: Sequence[Option]) -> dict[str, Any]:
 
     Raises InputError: unreadable, no TOML, a key that is no option (the nearest one is named), a value of the wrong type.
     """
-    text = _text(path)
-    try:
-        values = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        if (twice := _given_twice(text)) is not None:
-            raise InputError(f"{path}, line {twice[0]}: {twice[1]} is given twice", "leave one of them out") from None
-        raise InputError(f"{path}: not TOML: {str(error)[:200]}", "qcompress init writes a file to start from") from None
-    known = {option.key: option for option in options if option.key not in OWN}
-    for key in values:
-        if key not in known:
-            raise _unknown(path, text, key, list(known))
-    from qcompress.cli.config_types import mistake  # pydantic takes its time
-
-    wrong = mistake(values, tuple(known.values()))
-    if wrong is not None:
-        key, expected = wrong
-        raise InputError(f"{_place(path, text, key)}: {key}: {expected}", f"what --{key} of prune takes")
-    return {known[key].name: _as_on_the_line(known[key], value) for key, value in values.items()}
-
-
-def template(options: Sequence[Option]) -> str:
-    """A file with every option at its default, commented out, and what it does above it."""
-    parts = ["# Options of `qcompress prune`, for --config. What the command line says comes first.\n"]
-    for option in options:
-        if option.key in OWN:
-            continue
-        lines = _wrapped(option.help.replace("`", ""))
-        if option.choices:
-            lines.append(f"One of {', '.join(option.choices)}.")
-        parts.append("\n".join([*(f"# {line}" for line in lines), f"# {option.key} = {_example(option)}"]) + "\n")
-    return "\n".join(parts)
+    return _read(path, _text(path), options)
 
 
 def given_here(context: typer.Context, *names: str) -> set[str]:
@@ -67,11 +42,43 @@ def given_here(context: typer.Context, *names: str) -> set[str]:
     return {name for name, source in found.items() if source is not None and source.name == "COMMANDLINE"}
 
 
+def placed(context: typer.Context, make: Callable[..., T], **given: Any) -> T:
+    """`make(**given)`. Where it refuses a value that is the file's, the error names file, line and key.
+
+    Which one that is, is tried: the first without which `make` does not refuse the same.
+
+    Raises InputError for a value of the file, UsageError as `make` for others.
+    """
+    try:
+        return make(**given)
+    except UsageError as error:
+        places = context.meta.get(_PLACES)
+        if places is None:
+            raise
+        names = [name for name in given if _is_of_the_file(context, name)]
+        for name, entry, fewer in _less(make, given, names):
+            if _refusal(make, fewer) != error.message:
+                raise places.error(_key_of(context, name), error.message, error.hint, entry) from None
+        raise
+
+
+def of_the_file(error: typer.TyperException) -> InputError | None:
+    """The same for a value that typer refuses before a command sees it; None where the file has no part in it."""
+    context, parameter = getattr(error, "ctx", None), getattr(error, "param", None)
+    if context is None or parameter is None or not _is_of_the_file(context, parameter.name):
+        return None
+    places = context.meta.get(_PLACES)
+    key = _key_of(context, parameter.name)
+    return None if places is None else places.error(key, getattr(error, "message", str(error)), f"what --{key} takes", None)
+
+
 def _load(context: typer.Context, value: str | None) -> str | None:
     """Puts what the file says in the place of the defaults, before any other option is looked at."""
     if value is not None:
         path = Path(NAME) if value == AUTO else Path(value)
-        context.default_map = {**(context.default_map or {}), **read(path, _options_of(context))}
+        text = _text(path)
+        context.default_map = {**(context.default_map or {}), **_read(path, text, _options_of(context))}
+        context.meta[_PLACES] = Places(path, text)
     return value
 
 
@@ -93,6 +100,10 @@ def _options_of(context: typer.Context) -> tuple[Option, ...]:
     return options_of(command)
 
 
+def _key_of(context: typer.Context, name: str) -> str:
+    return next(option.key for option in _options_of(context) if option.name == name)
+
+
 def _text(path: Path) -> str:
     try:
         with path.open("rb") as file:
@@ -106,32 +117,59 @@ def _text(path: Path) -> str:
         raise InputError(f"{path}: cannot be read: {error.strerror}", "qcompress init writes a file to start from") from None
 
 
-def _unknown(path: Path, text: str, key: str, known: Sequence[str]) -> InputError:
+def _read(path: Path, text: str, options: Sequence[Option]) -> dict[str, Any]:
+    places = Places(path, text)
+    try:
+        values = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        if (twice := given_twice(text)) is not None:
+            raise InputError(f"{path}, line {twice[0]}: {twice[1]} is given twice", "leave one of them out") from None
+        line, said = broken_at(text, str(error)[:200])
+        where = f"{path}" if line is None else f"{path}, line {line}"
+        raise InputError(f"{where}: not TOML: {said}", "qcompress init writes a file to start from") from None
+    known = {option.key: option for option in options if option.key not in OWN}
+    for key in values:
+        if key not in known:
+            raise _unknown(places, key, list(known))
+    wrong = mistake(values, tuple(known.values()))
+    if wrong is not None:
+        name = wrong.key if wrong.entry is None else f"{wrong.key} {wrong.entry!a}"
+        raise InputError(f"{places.of(wrong.key, wrong.entry)}: {name}: {wrong.expected}", f"what --{wrong.key} takes")
+    return {known[key].name: _as_on_the_line(known[key], value) for key, value in values.items()}
+
+
+def _is_of_the_file(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "DEFAULT_MAP"
+
+
+def _less(
+    make: Callable[..., object], given: Mapping[str, Any], names: Sequence[str]
+) -> list[tuple[str, str | None, dict[str, Any]]]:
+    """`given` without one value each, or one entry of several: its name, the entry, and the rest."""
+    parameters = inspect.signature(make).parameters
+    found: list[tuple[str, str | None, dict[str, Any]]] = []
+    for name in names:
+        value, default = given[name], parameters[name].default
+        if isinstance(value, list) and len(value) > 0:
+            found += [(name, one, {**given, name: [other for other in value if other != one]}) for one in value]
+        else:
+            found.append((name, None, {**given, name: None if default is inspect.Parameter.empty else default}))
+    return found
+
+
+def _refusal(make: Callable[..., object], given: Mapping[str, Any]) -> str | None:
+    try:
+        make(**given)
+    except UsageError as error:
+        return error.message
+    return None
+
+
+def _unknown(places: Places, key: str, known: Sequence[str]) -> InputError:
     near = difflib.get_close_matches(key.replace("_", "-"), known, 1, 0.5)
     hint = f"the nearest is {near[0]}" if near else "qcompress init writes all there are"
-    return InputError(f"{_place(path, text, key)}: unknown key {key[:80]!a}", hint)
-
-
-def _place(path: Path, text: str, key: str) -> str:
-    """The file and the line of a key of the top level."""
-    name = re.escape(key)
-    begins = re.compile(rf"""\s*\[?\s*(["']?){name}\1\s*[=.\]]""")
-    line = next((number for number, line in enumerate(text.splitlines(), 1) if begins.match(line)), None)
-    return f"{path}" if line is None else f"{path}, line {line}"
-
-
-def _given_twice(text: str) -> tuple[int, str] | None:
-    """Line and key of the first key above all tables that is there before."""
-    seen: set[str] = set()
-    for number, line in enumerate(text.splitlines(), 1):
-        found = re.match(r"""\s*["']?([A-Za-z0-9_-]+)["']?\s*=""", line)
-        if found and found.group(1) in seen:
-            return number, found.group(1)
-        if found:
-            seen.add(found.group(1))
-        elif line.lstrip().startswith("["):
-            return None
-    return None
+    return InputError(f"{places.of(key)}: unknown key {key[:80]!a}", hint)
 
 
 def _as_on_the_line(option: Option, value: Any) -> Any:
@@ -142,26 +180,8 @@ def _as_on_the_line(option: Option, value: Any) -> Any:
         return json.dumps(value)
     if isinstance(value, list):
         return ",".join(map(_word, value))
-    return value if isinstance(value, bool) or (option.kind in (int, float) and option.key != "max-drop") else _word(value)
+    return value if isinstance(value, bool) or (option.kind in (int, float)) else _word(value)
 
 
 def _word(value: object) -> str:
     return str(value)
-
-
-def _example(option: Option) -> str:
-    """The default in TOML; where there is none, what stands for a value."""
-    if option.multiple:
-        return "{}" if option.pairs else "[]"
-    if option.default is None:
-        return {int: "0", float: "0.0", bool: "false"}.get(option.kind, json.dumps(option.metavar or "TEXT")) + "  # no default"
-    return json.dumps(option.default, ensure_ascii=False)
-
-
-def _wrapped(text: str, width: int = 96) -> list[str]:
-    lines = [""]
-    for word in text.split():
-        if len(lines[-1]) + len(word) > width:
-            lines.append("")
-        lines[-1] += f"{' ' if lines[-1] else ''}{word}"
-    return lines

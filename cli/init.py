@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from qcompress.cli import config_file, render
+from qcompress.cli.config_template import template
 from qcompress.cli.option_table import options_of
 from qcompress.cli.prune import prune
 from qcompress.errors import OutputError
@@ -25,5 +26,5 @@ def init(
     """Write a config file for `prune --config`: every option with what it does and its default, commented out."""
     if path.exists() and not force:
         raise OutputError(f"{path} is there already", "--force writes over it")
-    write_text(path, config_file.template(options_of(prune)))
+    write_text(path, template(options_of(prune)))
     render.print_line(f"written to {path}; next: qcompress prune CHECKPOINT --config {path}")

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from qcompress._version import __version__
-from qcompress.cli import render
+from qcompress.cli import config_file, render
 from qcompress.cli.apply import apply
 from qcompress.cli.check import check
 from qcompress.cli.compare import compare
@@ -27,7 +27,7 @@ from qcompress.cli.profile import profile
 from qcompress.cli.prune import prune
 from qcompress.cli.report import report
 from qcompress.cli.solve import solve
-from qcompress.cli.sweep import sweep
+from qcompress.cli.sweep import INSTEAD, sweep
 from qcompress.cli.verify import verify
 from qcompress.errors import InterruptedRunError, QCompressError
 
@@ -103,9 +103,11 @@ def main(arguments: list[str] | None = None) -> int:
         render.show_error(error, as_json=as_json)
         return error.exit_code
     except typer.TyperException as error:  # an unknown option, a missing argument, a value of the wrong type
-        render.show_error(
-            QCompressError(error.format_message(), "see `qcompress --help`"), as_json=as_json, kind="UsageError", code=2
-        )
+        of_the_file = config_file.of_the_file(error)
+        if of_the_file is not None:
+            render.show_error(of_the_file, as_json=as_json)
+            return of_the_file.exit_code
+        render.show_error(QCompressError(error.format_message(), _hint(error)), as_json=as_json, kind="UsageError", code=2)
         return 2
     except BrokenPipeError:  # the reader of our output went away (`| head`): not an error of ours
         sys.stdout = open(os.devnull, "w")  # noqa: PTH123, SIM115 - stays open until the interpreter has flushed it
@@ -120,6 +122,13 @@ def main(arguments: list[str] | None = None) -> int:
         render.show_error(unexpected, as_json=as_json, kind="InternalError", code=1)
         return 1
     return int(code or 0)
+
+
+def _hint(error: typer.TyperException) -> str:
+    """The next step after what typer refused: help, or what a sweep has in place of an option of prune."""
+    context = getattr(error, "ctx", None)
+    of_sweep = context is not None and context.info_name == "sweep"
+    return INSTEAD.get(getattr(error, "option_name", ""), "see `qcompress --help`") if of_sweep else "see `qcompress --help`"
 
 
 if __name__ == "__main__":

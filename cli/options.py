@@ -70,28 +70,12 @@ __all__ = [
     "parse_arch_args",
     "parse_backend_options",
     "parse_coefficients",
-    "parse_drop",
     "parse_multiples",
     "parse_normalisation",
     "parse_shares",
 ]
 
-_DROP_UNITS = ("db", "points", "%")
 NORMALISATIONS = {"imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))}
-
-
-def parse_drop(text: str | float) -> float:
-    """The value of --max-drop: a number, perhaps with the unit of the metric.
-
-    >>> parse_drop("0.1dB"), parse_drop("2 points"), parse_drop("0.01")
-    (0.1, 2.0, 0.01)
-    """
-    bare = str(text).strip().lower()
-    unit = next((unit for unit in _DROP_UNITS if bare.endswith(unit)), "")
-    try:
-        return float(bare.removesuffix(unit))
-    except ValueError:
-        raise UsageError(f"--max-drop {text!r}: expected a number", "for example --max-drop 0.1dB") from None
 
 
 class Recover(StrEnum):
@@ -253,11 +237,11 @@ Dynamic = Annotated[
     bool, typer.Option("--dynamic/--static", help="Let batch, height and width vary where the network allows it.")
 ]
 MaxDrop = Annotated[
-    float | None,
+    str | None,
     typer.Option(
-        parser=parse_drop,
         metavar="DROP",
-        help="Exit with 4 when the metric on report images drops by more than this: 0.1, or 0.1dB (points for accuracy).",
+        help="Exit with 4 when the metric on report images drops by more than this: 0.1, or with its unit 0.1dB, or 1pt (a "
+        "point of accuracy).",
     ),
 ]
 MinSpeedup = Annotated[
@@ -324,12 +308,17 @@ MaxQpuSeconds = Annotated[
 ]
 
 
-def limits(max_drop: float | None, min_speedup: float | None, max_size: str | None, undecided: Undecided) -> Limits:
+def limits(max_drop: str | None, min_speedup: float | None, max_size: str | None, undecided: Undecided) -> Limits:
     """The values of --max-drop, --min-speedup, --max-size and --undecided."""
+    from qcompress.drops import parse_drop
     from qcompress.quantities import parse_bytes
     from qcompress.settings import Limits
 
-    return Limits(max_drop, min_speedup, None if max_size is None else parse_bytes(max_size, "--max-size"), undecided.value)
+    drop = None if max_drop is None else parse_drop(max_drop, "--max-drop")
+    size = None if max_size is None else parse_bytes(max_size, "--max-size")
+    if drop is None:
+        return Limits(None, min_speedup, size, undecided.value)
+    return Limits(drop.amount, min_speedup, size, undecided.value, drop.unit)
 
 
 def parse_align(text: str) -> int | None:
@@ -394,6 +383,10 @@ def parse_shares(option: str, pairs: Sequence[str] | None) -> dict[str, float]:
     >>> parse_shares("--keep", ["enc.*=0.75"])
     {'enc.*': 0.75}
     """
+    return _by_pattern(option, pairs, f"for example {option} 'enc.*=0.75'")
+
+
+def _by_pattern(option: str, pairs: Sequence[str] | None, hint: str) -> dict[str, float]:
     found = {}
     for pair in pairs or ():
         pattern, _equals, value = pair.rpartition("=")
@@ -402,7 +395,7 @@ def parse_shares(option: str, pairs: Sequence[str] | None) -> dict[str, float]:
         except ValueError:
             pattern = ""
         if not pattern:
-            raise UsageError(f"{option} {pair!r}: expected PATTERN=NUMBER", f"for example {option} 'enc.*=0.75'")
+            raise UsageError(f"{option} {pair!r}: expected PATTERN=NUMBER", hint)
     return found
 
 
@@ -412,10 +405,11 @@ def parse_multiples(option: str, pairs: Sequence[str] | None) -> dict[str, int]:
     >>> parse_multiples("--multiple-of", ["up.*=8"])
     {'up.*': 8}
     """
-    found = parse_shares(option, pairs)
-    broken = next((value for value in found.values() if not value.is_integer()), None)
+    hint = f"for example {option} 'up.*=8'"
+    found = _by_pattern(option, pairs, hint)
+    broken = next((pattern for pattern, value in found.items() if not value.is_integer()), None)
     if broken is not None:
-        raise UsageError(f"{option}: {broken} is no whole number", f"for example {option} 'up.*=8'")
+        raise UsageError(f"{option} '{broken}={found[broken]:g}': expected a whole number", hint)
     return {pattern: int(value) for pattern, value in found.items()}
 
 

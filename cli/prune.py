@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -172,7 +173,7 @@ def prune(
     """
     from qcompress.pipeline import prune as run
 
-    settings = settings_of(context, **given)
+    settings = config_file.placed(context, partial(settings_of, context), **given)
     result = run(checkpoint, settings, out=out, observer=render.observer(quiet=quiet), resume=resume)
     render.show_report(result, as_json=as_json)
     raise typer.Exit(result.exit_code)

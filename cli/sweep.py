@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from qcompress.cli import options, render
+from qcompress.cli import config_file, options, render
 from qcompress.cli.prune import settings_of
 from qcompress.cli.shared_options import takes
 
-__all__ = ["sweep"]
+__all__ = ["INSTEAD", "sweep"]
+
+INSTEAD = {
+    "--max-drop": "--pick drop:0.1 picks the cheapest point within a drop",
+    "--min-speedup": "--pick speedup:2 picks the best point that is so fast",
+    "--max-size": "--pick size:300kB picks the best point that is so small",
+    "--sparsity": "--at 0.2,0.35,0.5 lists the shares",
+    "-s": "--at 0.2,0.35,0.5 lists the shares",
+}
+"""What serves in place of options that `prune` has and a sweep has not."""
 
 _SHARE_ONLY = (
     *("sparsity", "target_params", "target_macs", "target_size", "target_latency", "speedup", "smallest"),
@@ -103,11 +113,12 @@ def sweep(
     from qcompress.sweeping.run import sweep as run
     from qcompress.sweeping.shares import parse_shares
 
-    shares = parse_shares(at, points)
-    rule = None if pick is None else parse_rule(pick)
+    shares = config_file.placed(context, parse_shares, at=at, points=points)
+    rule = config_file.placed(context, lambda pick: None if pick is None else parse_rule(pick), pick=pick)
     if refine_evals is None and given["refine_minutes"] is None:
         refine_evals = 0
-    settings = settings_of(context, refine_evals=refine_evals, workers=workers, cache=cache, **given)
+    given |= {"refine_evals": refine_evals, "workers": workers, "cache": cache}
+    settings = config_file.placed(context, partial(settings_of, context), **given)
     found = run(
         checkpoint,
         shares,

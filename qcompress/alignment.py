@@ -87,7 +87,9 @@ class Alignment:
     @property
     def free(self) -> bool:
         """Whether every count is allowed that the floors allow."""
-        return self.align == 1 and not any(self.multiples) and self.ceilings in ((), self.space.sizes)
+        any_number = self.align == 1 and not any(self.multiples) and max(self.fixed, default=1) == 1
+        ceilings = self.ceilings or self.space.sizes
+        return any_number and all(most >= size for most, size in zip(ceilings, self.space.sizes, strict=True))
 
     @cached_property
     def allowed(self) -> tuple[tuple[int, ...], ...]:

@@ -116,7 +116,7 @@ def assemble(
             *gate.waved,
             *artifact.notes,
             *checked.notes,
-            *notes_of(recovered, settings, choice, found),
+            *notes_of(recovered, job, choice, found),
             *target_notes(target),
             *restated(checked, others, name, job.metric.unit),
             *doubts(job.metric, checked),

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from qcompress import targets
 from qcompress.alignment import BLOCKS
+from qcompress.asking import asked
+from qcompress.errors import UsageError
 from qcompress.findings import Findings
 from qcompress.markdown import target_values
 from qcompress.metrics import Metric
@@ -17,19 +20,20 @@ from qcompress.verify import Quality, Verification
 
 if TYPE_CHECKING:
     from qcompress.deciding import Choice
+    from qcompress.jobs import Job
 
 __all__ = ["doubts", "notes_of", "restated", "target_notes"]
 
 
-def notes_of(recovered: Recovered, settings: Settings, choice: Choice, found: Findings) -> tuple[str, ...]:
+def notes_of(recovered: Recovered, job: Job, choice: Choice, found: Findings) -> tuple[str, ...]:
     """What of the choice, the repair and the cache differs from what was asked, or could be better."""
-    notes, searched = [], choice.search
+    notes, searched, settings = [], choice.search, job.settings
     if searched and searched.capacity != searched.asked:
         notes.append(
             f"{_capacity(searched.asked, settings, choice)} were to go, {_capacity(searched.capacity, settings, choice)} did: "
             f"{_why_more(settings)}"
         )
-    if choice.search and len(choice.kept) and choice.align < BLOCKS[0]:
+    if choice.search and len(choice.kept) and choice.align < BLOCKS[0] and _reachable(job, BLOCKS[0]):
         notes.append(
             f"channels are kept {'in any number' if choice.align == 1 else f'in multiples of {choice.align}'}; "
             f"runtimes compute in blocks of up to {BLOCKS[0]}, so --align {BLOCKS[0]} may be faster at the same sparsity"
@@ -43,6 +47,16 @@ def notes_of(recovered: Recovered, settings: Settings, choice: Choice, found: Fi
     if recovered.batchnorm_reestimated:
         notes.append("BatchNorm statistics of the slim network were re-estimated on calibration images")
     return tuple(notes)
+
+
+def _reachable(job: Job, align: int) -> bool:
+    """Whether what was asked for can go in multiples of `align` channels."""
+    settings = replace(job.settings, search=replace(job.settings.search, align=align))
+    try:
+        asked(job.groups, settings, job.prices)
+    except UsageError:
+        return False
+    return True
 
 
 def _cache_notes(choice: Choice, found: Findings) -> list[str]:

@@ -12,6 +12,7 @@ from qcompress import verify as verification
 from qcompress.assembly import gated
 from qcompress.conversion import Network, load_network
 from qcompress.data.tasks import Task
+from qcompress.drops import check_unit
 from qcompress.errors import InputError, UsageError
 from qcompress.exporters import RUNTIMES, Runner, runtime_of
 from qcompress.framing import frame, load_images
@@ -122,6 +123,7 @@ def verify(artifact: Path, reference: Path | None, settings: Settings, *, observ
     with observer.stage("images"):
         framed = frame(verification.runner(opened), channels, stride, settings.data, settings.verify.size)
         measured = companions(metric(settings.metric, framed.task, framed.form.scale), framed.task)
+        check_unit(settings.limits.drop_unit, "--max-drop", measured[0].name, measured[0].difference_unit)
         images = load_images(framed, settings.data, channels, stride, settings.seed)
     observer.say(f"images: {images.source}")
     with observer.stage("verification"):

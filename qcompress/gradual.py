@@ -125,10 +125,16 @@ class _Course:
 
     def _aimed(self, target: Budget, alignment: Alignment) -> Job:
         """The job of a step, which is to reach `target`, in units and counts of the dense network."""
-        groups, space = self._job.groups, self._dense.groups.space
-        steps = dict(zip(space.groups, alignment.steps, strict=True))
-        fixed = tuple(steps[name] for name in groups.space.groups)
-        left = Alignment(groups.space, alignment.align, groups.widths, fixed=fixed)
+        groups, dense = self._job.groups, self._dense.groups.space.groups
+        steps = dict(zip(dense, alignment.steps, strict=True))
+        ceilings = dict(zip(dense, alignment.ceilings, strict=bool(alignment.ceilings)))
+        left = Alignment(
+            groups.space,
+            alignment.align,
+            groups.widths,
+            ceilings=tuple(ceilings[name] for name in groups.space.groups if ceilings),
+            fixed=tuple(steps[name] for name in groups.space.groups),
+        )
         return replace(self._job, aim=(remaining(target, self._gone, groups), left))
 
     def _slimmed(self, model: nn.Module) -> Job:
@@ -139,6 +145,8 @@ class _Course:
             example = torch.zeros(dense.groups.example_shape)
             groups = tracing.trace(slim, example, ignore=search.ignore, floor=search.floor)
         _check(groups, self._gone)
+        floors = dict(zip(dense.groups.space.groups, dense.groups.space.floors, strict=True))  # shares were of dense groups
+        groups = replace(groups, floors=tuple(floors[name] for name in groups.space.groups))
         checkpoint = replace(dense.checkpoint, model=slim, sha256=finetuning.digest_of(slim))
         return replace(dense, checkpoint=checkpoint, model=model, groups=groups, memo=Memo())
 

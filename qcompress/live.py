@@ -90,7 +90,7 @@ def prune(
         out: the folder to write. Default: NAME.slim next to a checkpoint; for a module a new temporary folder, which stays:
             `Result.folder` says where it is, and `Result.model` is the slim network.
         observer: is told of progress.
-        resume: goes on with the refinement that was interrupted or killed in `out`.
+        resume: goes on with the refinement or the fine-tuning that was interrupted or killed in `out`.
         keywords: fields of `Settings` that take the place of those in `settings`: sparsity, budget, metric, seed, recover ...
 
     Raises:

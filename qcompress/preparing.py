@@ -11,6 +11,7 @@ from qcompress import loading, tracing
 from qcompress.asking import Price
 from qcompress.checkpoints import Checkpoint
 from qcompress.data.images import Splits
+from qcompress.drops import check_unit
 from qcompress.errors import UsageError
 from qcompress.framing import frame, frame_of, load_images, runner
 from qcompress.groups import Groups
@@ -52,6 +53,7 @@ def prepare(
         if settings.repair == "batchnorm" and not has_batchnorm(checkpoint.model):
             hint = "--recover bias is the cheapest repair of such a network"
             raise UsageError("recover batchnorm: the network has no BatchNorm layers that keep statistics", hint)
+        check_unit(settings.limits.drop_unit, "--max-drop", measured.name, measured.difference_unit)
     with watch.stage("coupled groups") as advance:
         example = torch.zeros(found.example_shape)
         groups = tracing.trace(checkpoint.model, example, ignore=settings.search.ignore, floor=settings.search.floor)

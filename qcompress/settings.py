@@ -105,7 +105,7 @@ class SearchOptions:
 
     def __post_init__(self) -> None:
         if self.floor < 1:
-            raise UsageError(f"the floor of units per group must be at least 1, got {self.floor}")
+            raise UsageError(f"the floor of units per group must be at least 1, got {self.floor}", "1 is the least")
         if self.align is not None and self.align < 1:
             raise UsageError(f"align must be at least 1, got {self.align}", "1 allows every number of channels")
         for name, shares in (("keep", self.keep), ("keep-at-most", self.keep_at_most)):
@@ -144,7 +144,8 @@ class RefineOptions:
         if self.evaluations is not None and self.evaluations < 0:
             raise UsageError(f"refine evaluations must be 0 or more, got {self.evaluations}")
         if self.minutes is not None and not 0 < self.minutes < math.inf:  # nan fails too
-            raise UsageError(f"refine minutes must be above 0, got {self.minutes}", "0 evaluations: no refinement")
+            hint = "--refine-evals 0 refines nothing"
+            raise UsageError(f"refine minutes must be finite and above 0, got {self.minutes}", hint)
         if self.batch < 1:
             raise UsageError(f"refine batch must be 1 or more, got {self.batch}")
 
@@ -215,10 +216,13 @@ class FinetuneOptions:
         lengths = {"minutes": self.minutes, "steps": self.steps, "epochs": self.epochs}
         given = [name for name, value in lengths.items() if value is not None]
         if len(given) > 1:
-            raise UsageError(f"fine-tuning for {' and '.join(given)}, expected one of them")
+            raise UsageError(f"fine-tuning for {' and '.join(given)}, expected one of them", "its length has one measure")
         for name, value in (lengths | {"learning rate": self.rate, "batch": self.batch, "crop": self.crop}).items():
             if value is not None and not 0 < value < math.inf:  # nan fails too
-                raise UsageError(f"fine-tuning {name} must be above 0, got {value}")
+                hint = (
+                    f"without it, {_MINUTES:g} minutes; --recover lstsq trains nothing" if name in lengths else "leave it out"
+                )
+                raise UsageError(f"fine-tuning {name} must be finite and above 0, got {value}", hint)
         if self.optimiser not in get_args(Optimiser):
             raise UsageError(f"optimiser {self.optimiser!r} is not known, expected {' or '.join(get_args(Optimiser))}")
         if self.teaching is not None and not 0 <= self.teaching <= 1:
@@ -264,19 +268,22 @@ class Limits:
     """What the result must meet: metric drop at most (in the metric's unit), speedup at least, bytes of the file at most.
 
     `undecided` says what becomes of a speedup whose confidence interval contains its limit: "report" makes it an outcome of its
-    own, neither passed nor failed.
+    own, neither passed nor failed. `drop_unit`, "dB" or "points", is what the drop was given in: with a metric whose
+    differences have another unit the run is refused.
     """
 
     max_drop: float | None = None
     min_speedup: float | None = None
     max_size: int | None = None
     undecided: Undecided = "report"
+    drop_unit: str = ""
 
     def __post_init__(self) -> None:
         for name in ("max_drop", "min_speedup", "max_size"):
             value = getattr(self, name)
             if value is not None and (math.isnan(value) or value < 0):
-                raise UsageError(f"{name.replace('_', '-')} must be 0 or more, got {value}")
+                hint = "0 allows no drop at all" if name == "max_drop" else "leave it out for no limit"
+                raise UsageError(f"{name.replace('_', '-')} must be 0 or more, got {value}", hint)
 
 
 @dataclass(frozen=True)
@@ -344,8 +351,6 @@ class Settings:
             raise UsageError(f"steps must be at least 1, got {self.steps}", "1 removes everything at once")
         if self.steps > 1 and self.search.selection is not None:
             raise UsageError(f"steps {self.steps}: a selection that was found elsewhere is one step", "leave --steps out")
-        if self.steps > 1 and (self.search.keep or self.search.keep_at_most or self.search.multiple_of):
-            raise UsageError(f"steps {self.steps}: groups are protected by pattern in one step only", "leave --steps out")
 
     @property
     def repair(self) -> Literal["none", "batchnorm", "bias", "lstsq"]:

@@ -36,7 +36,8 @@ class AtMost:
 
     def __post_init__(self) -> None:
         if not 0 < self.amount < math.inf:  # nan fails too
-            raise UsageError(f"at most {self.amount} is to stay, expected more than 0")
+            hint = "for example --target-macs 300M or --target-size 250kB"
+            raise UsageError(f"at most {self.amount:g} is to stay, expected a finite amount above 0", hint)
 
 
 @dataclass(frozen=True)

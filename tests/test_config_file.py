@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.main import get_command
 
 from qcompress import pipeline
 from qcompress.cli import config_file
-from qcompress.cli.main import main
+from qcompress.cli.config_template import template
+from qcompress.cli.main import app, main
 from qcompress.cli.option_table import options_of
 from qcompress.cli.prune import prune
 from qcompress.errors import InputError, UsageError
@@ -62,7 +64,7 @@ def _option_lines(text: str) -> list[str]:
 
 
 def test_defaults_that_are_written_are_the_commands_own(tmp_path: Path) -> None:
-    lines = config_file.template(options_of(prune)).splitlines()
+    lines = template(options_of(prune)).splitlines()
     text = "\n".join(line.removeprefix("# ") for line in lines if re.match(r"# [a-z-]+ = ", line) and "no default" not in line)
     values = config_file.read(Path(written(tmp_path, text)), options_of(prune))
     defaults = {option.name: option.default for option in options_of(prune)}
@@ -122,13 +124,21 @@ def test_the_working_folder_is_looked_into_only_if_asked(
         ("seed = 1\nrefine_eval = 5", "line 2: unknown key 'refine_eval'", "the nearest is refine-evals"),
         ("zzz = 1", "line 1: unknown key 'zzz'", "qcompress init"),
         ("[keeps]\na = 1", "line 1: unknown key 'keeps'", "the nearest is keep"),
-        ("\n\nseed = 'x'", "line 3: seed: Input should be a valid integer", "--seed"),
-        ("floor = true", "line 1: floor: Input should be a valid integer", "--floor"),
-        ("recover = 'magic'", "line 1: recover: Input should be 'none', 'bias', 'lstsq' or 'finetune'", "--recover"),
-        ("ignore = 'out'", "line 1: ignore: Input should be a valid list", "--ignore"),
-        ("plots = 1", "line 1: plots: Input should be a valid boolean", "--plots"),
+        ("\n\nseed = 'x'", 'line 3: seed: expected a whole number, got "x"', "--seed"),
+        ("floor = true", "line 1: floor: expected a whole number, got true", "--floor"),
+        ("sparsity = 'half'", 'line 1: sparsity: expected a number, got "half"', "--sparsity"),
+        ("recover = 'magic'", 'line 1: recover: expected one of none, bias, lstsq, finetune, got "magic"', "--recover"),
+        ("ignore = 'out'", 'line 1: ignore: expected a list of texts, got "out"', "--ignore"),
+        ("plots = 1", "line 1: plots: expected true or false, got 1", "--plots"),
+        ("noise = 2000-01-01", "line 1: noise: expected a text, got", "--noise"),
+        ("mean = ['x']", "line 1: mean: expected a list of numbers", "--mean"),
+        ("keep = 0.5", "line 1: keep: expected a list of texts, or a table of PATTERN=SHARE, got 0.5", "--keep"),
+        ("[keep]\n# up\n'model.0' = 'much'", "line 3: keep 'model.0': expected a number, got \"much\"", "--keep"),
+        ("[keep]\nmodel.0 = 0.5", "line 2: keep 'model': names with dots in quotes", "--keep"),
+        ("[multiple-of]\n'a' = 8\n'a.2' = 2.5", "line 3: multiple-of 'a.2': expected a whole number", "--multiple-of"),
         ("seed = 1\nseed = 2", "line 2: seed is given twice", "leave one"),
-        ("seed 1", "not TOML: Expected '=' after a key in a key/value pair (at line 1", "init"),
+        ("seed 1", "line 1: not TOML: Expected '=' after a key in a key/value pair", "init"),
+        ("seed = 1\nignore = [\n 'a',\n", "line 2: not TOML: ", "init"),
         ("config = 'x'", "unknown key 'config'", ""),
     ],
 )
@@ -138,6 +148,45 @@ def test_mistakes_are_named_with_line_and_key(text: str, message: str, hint: str
     assert message in caught.value.message
     assert "\n" not in caught.value.message
     assert hint in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("seed = 1\nsparsity = 1.5", "line 2: sparsity must be at least 0 and below 1, got 1.5"),
+        ("target-macs = '12X'", "line 1: target-macs '12X': expected a number, with a unit if need be"),
+        ("\nsteps = 0", "line 2: steps: "),
+        ("keep = ['a=0.5', 'b=much']", "line 1: keep 'b=much': expected PATTERN=NUMBER"),
+        ("[keep]\na = 0.5\n\n'b.*' = 2", "line 4: keep b.*=2.0: expected a share"),
+        ("minutes = 3.0\nrecover = 'finetune'\nepochs = 2", "line 1: minutes: fine-tuning for minutes and epochs"),
+        ("seed = 1\nmax-drop = 'x'", "line 2: max-drop 'x': expected a finite number"),
+    ],
+)
+def test_values_that_are_refused_later_are_named_with_line_and_key_too(
+    text: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = written(tmp_path, text)
+    assert main(["prune", "net.pt", "--config", own]) == 3
+    assert f"error: {own}, {message}" in capsys.readouterr().err.replace("\n", " ")
+    assert main(["prune", "net.pt", "--config", written(tmp_path, "seed = 1"), "-s", "1.5"]) == 2  # the line's own
+    assert "own.toml" not in capsys.readouterr().err
+
+
+def test_every_line_of_the_template_loads_when_it_alone_is_used(tmp_path: Path, asked: Iterator[list[Settings]]) -> None:
+    found, command = next(asked), get_command(app)
+    text = template(options_of(prune))
+    assert "\\[" not in text
+    assert 'max-drop = "0.1dB"' in text
+    needs = dict.fromkeys(
+        ("minutes", "epochs", "finetune-steps", "train-data", "learning-rate", "teaching"), 'recover="finetune"'
+    )
+    needs |= {"optimizer": 'recover = "finetune"', "latency-table": 'budget = "latency"'}
+    for line in (line.removeprefix("# ") for line in text.splitlines() if re.match(r"# [a-z-]+ = ", line)):
+        key = line.partition(" ")[0]
+        with_that = f"{line}\n{needs.get(key, '')}"
+        with pytest.raises(UsageError, match="far enough"):
+            command(["prune", "net.pt", "--config", written(tmp_path, with_that)], standalone_mode=False)
+        assert found.pop(), line
 
 
 def test_files_that_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

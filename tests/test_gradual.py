@@ -20,8 +20,11 @@ from qcompress.data.images import Pair
 from qcompress.errors import ArchitectureError, UsageError
 from qcompress.finetune import state as states
 from qcompress.gradual import decided, remaining
+from qcompress.memo import Memo
 from qcompress.pipeline import Job
 from qcompress.progress import SILENT
+from qcompress.protection import protected
+from qcompress.searching import Found
 from qcompress.selection import Selection, UnitSpace
 from qcompress.settings import DataOptions, FinetuneOptions, RefineOptions, SearchOptions, Settings
 
@@ -68,6 +71,34 @@ def test_the_composed_selection_is_the_network_that_the_steps_left(job: Job, bud
     assert choice.search.capacity == target.capacity(counts)
     assert [step.pruned for step in choice.trail] == sorted(step.pruned for step in choice.trail)
     assert 0 < choice.trail[0].pruned < choice.trail[1].pruned < len(choice.kept)
+
+
+def test_what_is_protected_stays_in_every_step(job: Job) -> None:
+    """Shares are of the dense groups: three quarters of what is left would be less at each step."""
+    names = [group.name for group in job.groups.groups]
+    search = SearchOptions(
+        align=1, relinearise=1, keep={names[0]: 0.75}, keep_at_most={names[1]: 0.5}, multiple_of={names[2]: 4}
+    )
+    job = with_settings(job, recover="none", sparsity=0.6, search=search)
+    job = replace(job, groups=protected(job.groups, search), memo=Memo())
+    seen = []
+    choose = pipeline.choose
+
+    def watched(job: Job, *, folder: Path | None = None, given: Found | None = None) -> pipeline.Choice:
+        choice = choose(job, folder=folder, given=given)
+        seen.append([len(choice.kept.kept(name)) for name in names])
+        return choice
+
+    aim = job.asked
+    choice, _ = decided(job, aim, watched, pipeline.repair)
+    sizes, last = [group.size for group in job.groups.groups], seen[-1]
+    assert len(seen) == 3
+    for kept in seen:
+        assert kept[0] >= 0.75 * sizes[0]
+        assert kept[1] <= 0.5 * sizes[1]
+        assert kept[2] % 4 == 0
+    assert [len(choice.kept.kept(name)) for name in names] == last
+    assert aim[1].allows(choice.kept.space.counts(choice.kept.x))
 
 
 @pytest.mark.slow

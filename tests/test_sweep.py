@@ -26,6 +26,7 @@ from qcompress.plots.front import Dot, front
 from qcompress.progress import SILENT
 from qcompress.reports import CheckpointFacts, Report
 from qcompress.settings import DataOptions, RefineOptions, SearchOptions, VerifyOptions
+from qcompress.sweeping import folder as files
 from qcompress.sweeping import making, run
 from qcompress.sweeping.facts import DenseFacts, PointFacts, SweepFacts, ranked
 from qcompress.sweeping.front import Place, knee, on_front
@@ -283,7 +284,7 @@ def test_finished_points_are_kept_and_one_that_is_damaged_or_interrupted_is_made
     assert "1 of 2 points" in capsys.readouterr().err
     found = json.loads((folder / "sweep.json").read_text())
     assert (found["status"], [one["share"] for one in found["points"]]) == ("interrupted", [0.25])
-    assert not (folder / "picked.slim").exists()
+    assert (folder / "picked.slim").exists()  # until another is picked
     assert not (folder / "sweep.svg").exists()
 
     assert main([*arguments[:3], "0.25", *arguments[4:], "--pick", "speedup:1000", "--json"]) == 4  # with nothing left to make
@@ -381,6 +382,42 @@ def test_ctrl_c_while_workers_make_points_keeps_those_that_are_made(
     found = json.loads((tmp_path / "o" / "sweep.json").read_text())
     assert [one["reason"] for one in found["points"]] == ["no worker is left; memory?", "its worker was lost", None]
     assert not [path for path in (tmp_path / "o").iterdir() if path.name.startswith(".")]
+
+
+def test_other_shares_join_the_equal_points_of_the_folder(
+    checkpoint: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And a rule that no point meets leaves what was picked earlier."""
+    out, made = tmp_path / "o", []
+    for name in ("net-0.5.slim", "net-0.7.slim", "net-x.slim", "picked.slim"):
+        (out / name).mkdir(parents=True)
+    known = {f"net-{one:g}.slim": PointFacts(share=one, status="ok", key=key) for one, key in ((0.5, "k"), (0.7, "other"))}
+    monkeypatch.setattr(files, "kept", lambda place: known.get(place.name))
+    monkeypatch.setattr(run, "_key", lambda _: "k")
+    monkeypatch.setattr(run, "read_report", lambda _: None)
+    monkeypatch.setattr(run._Course, "_take_dense", lambda *_: None)
+
+    def finish(_: Any, job: Any, *given: Any) -> PointFacts:
+        made.append((job.settings.sparsity, *given[:2]))
+        return PointFacts(share=job.settings.sparsity, status="ok")
+
+    monkeypatch.setattr(run._Course, "_finish", finish)
+    arguments = ["sweep", str(checkpoint), "--at", "0.3", "--data", str(images), *FAST, "-o", str(out)]
+    arguments.remove("--quiet")
+    assert main([*arguments, "--pick", "speedup:1000"]) == 4
+    assert made == [(0.3, 1, 2)]
+    assert "what an earlier sweep picked: it stays" in " ".join(capsys.readouterr().err.split())
+    assert [one["share"] for one in json.loads((out / "sweep.json").read_text())["points"]] == [0.3, 0.5]
+    assert (out / "picked.slim").is_dir()
+
+
+def test_a_rule_has_the_unit_of_the_metric(
+    checkpoint: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["sweep", str(checkpoint), "--data", str(images), *FAST, "-o", str(tmp_path / "o")]
+    assert main([*arguments, "--pick", "drop:1pt"]) == 2
+    assert "--pick drop:1pt is given in points, but drops of psnr are in dB" in capsys.readouterr().err
+    assert not (tmp_path / "o").exists()
 
 
 def test_what_a_worker_answers_is_a_point_or_why_there_is_none() -> None:

@@ -71,7 +71,7 @@ def test_what_is_no_amount(text: str) -> None:
         (["--target-params", "1k", "--budget", "macs"], "--target-params is a target of params, but --budget macs is given"),
         (["--target-size", "1x"], "--target-size '1x': expected a number"),
         (["--speedup", "0.5"], "speedup is 0.5, expected at least 1"),
-        (["--target-params", "0"], "at most 0.0 is to stay, expected more than 0"),
+        (["--target-params", "0"], "at most 0 is to stay, expected a finite amount above 0"),
         (["--target-params", "10"], "at most 10 parameters are to stay, but with the least that every group keeps"),
     ],
 )

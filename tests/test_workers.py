@@ -172,6 +172,9 @@ def test_what_cannot_be_is_refused_before_work_begins(
 ) -> None:
     with pytest.raises(UsageError, match="workers must be at least 1, got 0"):
         Settings(workers=0)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    with pytest.raises(UsageError, match="--device cuda:1: no CUDA device here"):
+        Wanted(device="cuda:1").check()
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     Wanted(2, device="cuda").check()
     Wanted(1, device="cuda:1").check()

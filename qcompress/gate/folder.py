@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from qcompress import reports
+from qcompress.drops import check_unit
 from qcompress.errors import InputError
 from qcompress.gate.baseline import Tolerances, against_baseline, comparison, drop_of, interval_of, unit_of
 from qcompress.gate.limits import Finding, Gate, Measured, against_limits
@@ -61,10 +62,12 @@ def check(path: Path, limits: Limits, baseline: Path | None = None, tolerances: 
 
     Raises:
         InputError: no report of schema 1 at one of the paths.
+        UsageError: the limit of the drop has a unit that is not the metric's.
 
     """
     file = _report_file(path)
     report = reports.read(file)
+    check_unit(limits.drop_unit, "--max-drop", visible(report.metric.name), unit_of(report))
     findings = [*_soundness(report), *against_limits(limits, measured(report))]
     if path.is_dir():
         findings.append(_files(report, path))

@@ -19,7 +19,7 @@ from qcompress.sweeping.facts import PointFacts, SweepFacts, known, to_json
 from qcompress.sweeping.front import Place, on_front
 from qcompress.sweeping.table import PICTURE, to_markdown
 
-__all__ = ["NAMES", "PICKED", "aside", "copy_picked", "keep", "kept", "unpick", "write"]
+__all__ = ["NAMES", "PICKED", "aside", "copy_picked", "keep", "kept", "write"]
 
 FACTS, TEXT, PICKED = "sweep.json", "sweep.md", "picked.slim"
 NAMES = (FACTS, TEXT, PICTURE)
@@ -89,16 +89,6 @@ def copy_picked(folder: Path, point: Path) -> Path:
     except OSError as error:
         raise output_error(target, error) from error
     return target
-
-
-def unpick(folder: Path) -> None:
-    """Removes the copy of an earlier sweep. Raises OutputError."""
-    target = folder / PICKED
-    try:
-        if target.is_dir() and not target.is_symlink():
-            shutil.rmtree(target)
-    except OSError as error:
-        raise output_error(target, error) from error
 
 
 def _drawn(facts: SweepFacts) -> bytes:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from qcompress.drops import parse_drop
 from qcompress.errors import UsageError
 from qcompress.gate.limits import LEAST_ROUNDS
 from qcompress.quantities import parse_bytes
@@ -17,7 +18,7 @@ from qcompress.sweeping.front import Place, knee
 __all__ = ["Rule", "parse_rule", "picked"]
 
 _EXAMPLES = "knee, drop:0.1, speedup:2 or size:300kB"
-_NUMBER = re.compile(r"^\s*(\d+(?:\.\d*)?|\.\d+)\s*(?:db|points|%)?\s*$", re.IGNORECASE | re.ASCII)
+_FACTOR = re.compile(r"^\s*(\d+(?:\.\d*)?|\.\d+)\s*$", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -25,12 +26,14 @@ class Rule:
     """knee: of the front; drop: the cheapest point within it; speedup, size: the best point that meets it.
 
     The drop of a point is that on the judging crops of the selection images. It is within the limit where it is with its
-    margin, as for `--smallest`; a speedup is met where its whole confidence interval lies at or above it.
+    margin, as for `--smallest`; a speedup is met where its whole confidence interval lies at or above it. `unit` is that of the
+    drop, "" for the metric's own.
     """
 
     kind: Literal["knee", "drop", "speedup", "size"]
     limit: float = 0.0
     text: str = "knee"
+    unit: str = ""
 
 
 def parse_rule(text: str) -> Rule:
@@ -44,10 +47,13 @@ def parse_rule(text: str) -> Rule:
         return Rule("knee", 0.0, "knee")
     if kind == "size" and colon:
         return Rule("size", float(parse_bytes(amount, "--pick size:")), text.strip())
-    found = _NUMBER.match(amount)
-    if found is None or kind not in ("drop", "speedup"):
+    if kind == "drop" and colon:
+        drop = parse_drop(amount, "--pick drop:")
+        return Rule("drop", drop.amount, text.strip(), drop.unit)
+    found = _FACTOR.match(amount)
+    if found is None or kind != "speedup":
         raise UsageError(f"--pick {text[:40]!r}: not a rule", f"one of {_EXAMPLES}")
-    return Rule("drop" if kind == "drop" else "speedup", float(found.group(1)), text.strip())
+    return Rule("speedup", float(found.group(1)), text.strip())
 
 
 def picked(rule: Rule, facts: SweepFacts) -> PointFacts | None:

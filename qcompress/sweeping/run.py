@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from qcompress import choosing, kept_runs, kept_scores, pricing, processor, refining, run_key
 from qcompress.assembly import checkpoint_facts, versions
+from qcompress.drops import check_unit
 from qcompress.errors import InterruptedRunError, UsageError, WorkerError
 from qcompress.judging import Judge, Judged
 from qcompress.output import claim
@@ -28,6 +30,8 @@ from qcompress.sweeping.rules import Rule, picked
 from qcompress.workers.bench import threads
 
 __all__ = ["Swept", "axis_of", "sweep"]
+
+_SHARE = re.compile(r"\d(?:\.\d+)?(?:e-\d+)?", re.ASCII)  # as in the name of a point's folder
 
 
 @dataclass(frozen=True)
@@ -68,8 +72,9 @@ def sweep(
 ) -> Swept:
     """Prunes to every one of the `shares` of the settings' budget; each gets a slim folder in `out`, as by `pipeline.prune`.
 
-    Points that an earlier sweep finished there, from equal inputs and settings, are not computed again. With `resume` the
-    refinement or the training of a point that was interrupted goes on. A point that fails is in the result as such.
+    Points that an earlier sweep finished there, from equal inputs and settings, are not computed again, and those at other
+    shares are in the result, too. With `resume` the refinement or the training of a point that was interrupted goes on. A point
+    that fails is in the result as such. What was picked earlier stays until another point is.
 
     With several workers the points are made in as many processes, and then timed alone, one after the other.
 
@@ -83,6 +88,8 @@ def sweep(
     folder = claim(Path(out) if out else default_folder(source).with_suffix(".sweep"))
     settings = pricing.cacheable(pricing.with_table(settings, folder, resume=True), observer.say)
     job = prepare(source, settings, observer, price=partial(pricing.priced, settings, folder=folder))
+    if rule is not None:
+        check_unit(rule.unit, f"--pick {rule.text}", job.metric.name, job.metric.difference_unit)
     job = replace(job, settings=pricing.with_table(job.settings, folder, resume=True))
     course = _Course(job, folder, default_folder(source).stem, against or axis_of(settings.budget), observer, resume=resume)
     return course.run(shares, rule)
@@ -124,25 +131,26 @@ class _Course:
 
     def run(self, shares: Sequence[float], rule: Rule | None) -> Swept:
         """All points, then the pick."""
-        jobs = {share: self._at(share) for share in shares}
-        kept = {share: point for share in shares if (point := self._finished(share, jobs[share])) is not None}
+        kept = {share: point for share in (*shares, *self._others(shares)) if (point := self._finished(share)) is not None}
+        self._facts = self._facts.model_copy(update={"points": tuple(kept[share] for share in sorted(kept))})
+        todo = {share: self._at(share) for share in shares if share not in kept}
         if not self._resume:
-            for share in (share for share in shares if share not in kept):
+            for share in todo:
                 refining.check_folder(self._place(share), resume=False, say=self._observer.say)
+        every = sorted({*shares, *kept})
         status: SweepStatus = "ok"
         with files.aside(self._folder) as aside:
-            todo = {share: jobs[share] for share in shares if share not in kept}
             made, cut_short = self._made_apart(todo, aside)
-            for number, share in enumerate(shares, start=1):
-                if cut_short and share not in kept.keys() | made.keys():
+            for share, job in todo.items():
+                if cut_short and share not in made:
                     continue
-                point = kept.get(share) or self._finish(jobs[share], number, len(shares), aside, made.pop(share, None))
+                point = self._finish(job, every.index(share) + 1, len(every), aside, made.pop(share, None))
                 self._write(point)
                 if point.status == "interrupted":
                     return self._ended("interrupted", None)
                 status = "failed" if point.status == "failed" else status
         if cut_short:
-            raise self._interrupted(len(shares), [self._place(share) for share in todo])
+            raise self._interrupted(len(every), [self._place(share) for share in todo])
         pick = None if rule is None else self._pick(rule)
         if pick is not None and pick.share is None and status == "ok":
             status = "pick-missed"
@@ -155,11 +163,17 @@ class _Course:
     def _place(self, share: float) -> Path:
         return self._folder / f"{self._name}-{share:g}.slim"
 
-    def _finished(self, share: float, job: Job) -> PointFacts | None:
-        """The point of an earlier sweep, where it is the one that `job` would make and its files are whole."""
+    def _others(self, shares: Sequence[float]) -> list[float]:
+        """Further shares that the folder seems to have points of."""
+        named = (place.name.removesuffix(".slim").rpartition("-")[2] for place in self._folder.glob("*.slim"))
+        found = {float(text) for text in named if _SHARE.fullmatch(text)} - {*shares}
+        return sorted(share for share in found if 0 < share < 1)
+
+    def _finished(self, share: float) -> PointFacts | None:
+        """The point of an earlier sweep, where it is the one that would be made here and its files are whole."""
         place = self._place(share)
         point = files.kept(place)
-        if point is None or point.share != share or point.key is None or point.key != _key(job):
+        if point is None or point.share != share or point.key is None or point.key != _key(self._at(share)):
             return None
         self._observer.say(f"{100 * share:g} % is there already: {place}")
         self._take_dense(read_report(place / "report.json"))
@@ -275,23 +289,28 @@ class _Course:
         self._facts = self._facts.model_copy(update={"dense": self._facts.dense or dense})
 
     def _write(self, point: PointFacts) -> None:
-        self._facts = schema.ranked(self._facts.model_copy(update={"points": (*self._facts.points, point)}))
+        points = sorted((*self._facts.points, point), key=lambda one: one.share)
+        self._facts = schema.ranked(self._facts.model_copy(update={"points": tuple(points)}))
         files.write(self._facts, self._folder, picture=False)
 
     def _pick(self, rule: Rule) -> PickFacts:
         point = picked(rule, self._facts)
         if point is None or point.folder is None:
-            files.unpick(self._folder)
             return PickFacts(rule=rule.text, reason=_REASONS[rule.kind].format(limit=rule.text.partition(":")[2]))
+        if self._has_pick():
+            self._observer.say(f"{files.PICKED} of an earlier sweep is replaced")
         copied = files.copy_picked(self._folder, self._folder / point.folder)
         return PickFacts(rule=rule.text, share=point.share, folder=copied.name)
 
     def _ended(self, status: SweepStatus, pick: PickFacts | None) -> Swept:
-        if pick is None:
-            files.unpick(self._folder)  # that of an earlier sweep may be of other points
-        self._facts = self._facts.model_copy(update={"status": status, "pick": pick})
+        if (pick is None or pick.folder is None) and self._has_pick():
+            self._observer.say(f"{files.PICKED} is what an earlier sweep picked: it stays as it is")
+        self._facts = schema.ranked(self._facts.model_copy(update={"status": status, "pick": pick}))
         files.write(self._facts, self._folder, picture=self._job.settings.plots)
         return Swept(self._folder, self._facts)
+
+    def _has_pick(self) -> bool:
+        return (self._folder / files.PICKED).is_dir()
 
 
 _REASONS = {

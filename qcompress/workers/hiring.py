@@ -45,6 +45,8 @@ class Wanted:
         if elsewhere and self.device not in ("cpu", "cuda"):
             hint = "workers share out the GPUs themselves: --device cuda"
             raise UsageError(f"workers compute on cpu or cuda, got --device {self.device}", hint)
+        if self.ray is None and self.device.partition(":")[0] == "cuda" and torch.cuda.device_count() == 0:
+            raise UsageError(f"--device {self.device}: no CUDA device here", "--device cpu works everywhere")
         if self.ray is None and self.device == "cuda" and (self.workers or 1) > torch.cuda.device_count():
             raise UsageError(
                 f"{self.workers} workers for {torch.cuda.device_count()} GPUs: on cuda each worker has a GPU of its own",
