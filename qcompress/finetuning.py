@@ -77,7 +77,7 @@ def finetuned(
         note = f"{_shown(latest.value, chooser)} on the selection images ({_gain(latest):+.3f}), {latest.step:,} steps"
         advance(1.0, note)
     if not result.complete:
-        going_on = "" if path is None else "; --resume goes on from here"
+        going_on = "" if path is None or not path.exists() else "; --resume goes on from here"
         job.watch.say(f"interrupted: finishing with the best network so far (Ctrl-C again to give up){going_on}")
     if not result.best_step:
         return replace(recovered, training=result)
@@ -176,7 +176,8 @@ def _taken_up(job: Job, course: Course, path: Path, facts: dict[str, str]) -> St
             f"{path} is of another fine-tuning: it differs in {', '.join(sorted(differs))}",
             f"give the options that it was begun with, or another --out; to begin anew, remove {path}",
         )
-    job.watch.say(f"fine-tuning: goes on from step {state.step:,}, kept in {path}")
+    where = f"step {state.step:,}" if state.rate is not None else f"{len(state.tried)} trials"
+    job.watch.say(f"fine-tuning: goes on from {where}, kept in {path}")
     return state
 
 
@@ -208,10 +209,13 @@ def digest_of(model: nn.Module) -> str:
 def _result(state: State, recipe: Recipe, course: Course, chooser: Metric) -> TrainResult:
     """Values as the chooser has them."""
     sign = 1 if chooser.higher_is_better else -1
+    rate, teaching = state.rate, state.teaching
+    if rate is None and state.best_step:  # Ctrl-C came in the trials, and this is the best of them
+        rate, teaching, *_ = max(state.tried, key=lambda trial: trial.value)
     return TrainResult(
-        rate=state.rate,
-        teaching=state.teaching,
-        tried=tuple((rate, share, sign * value) for rate, share, value in state.tried),
+        rate=rate,
+        teaching=teaching,
+        tried=tuple((trial.rate, trial.teaching, sign * trial.value) for trial in state.tried),
         steps=state.step,
         seconds=state.seconds,
         batch=recipe.batch,

@@ -10,7 +10,7 @@ import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import safetensors.torch
 import torch
@@ -21,7 +21,7 @@ from qcompress.files import write_bytes
 from qcompress.finetune.contract import ENDINGS, Ended
 from qcompress.weights import read_safetensors
 
-__all__ = ["State", "Tensors", "file_of", "files", "forget", "read", "write"]
+__all__ = ["State", "Tensors", "Trial", "file_of", "files", "forget", "read", "write"]
 
 _FAMILY = "qcompress finetune "
 _FORMAT = f"{_FAMILY}3"
@@ -32,9 +32,19 @@ Tensors = dict[str, Tensor]
 """Parameters, or what belongs to each of them, by the parameters' names."""
 
 
+class Trial(NamedTuple):
+    """A short training: its highest rate, the teacher's share, what came of it, and the part of the length and seconds it took."""
+
+    rate: float
+    teaching: float
+    value: float
+    part: float
+    seconds: float
+
+
 @dataclass(frozen=True, eq=False)
 class State:
-    """Where a training stands between two measurements.
+    """Where a training stands between two measurements, or between two trials: then at the network of the best one so far.
 
     weights, average, best  the parameters in training, their average, and the average that measured best
     first, second           moments of the gradients, of those parameters that had some; Muon has no second ones
@@ -44,7 +54,7 @@ class State:
     typical                 running mean of the gradients' norm
     value, best_step        of `best`, and when it was measured; `stale`: measurements in a row without a better one
     history                 (step, value) of every measurement, the start first
-    tried                   (rate, teaching, value) of the trials; `spent`: share of the training that they took
+    tried                   the trials so far; `spent`: share of the training that they took
     """
 
     weights: Tensors
@@ -62,7 +72,7 @@ class State:
     typical: float = 0.0
     best_step: int = 0
     stale: int = 0
-    tried: tuple[tuple[float, float, float], ...] = ()
+    tried: tuple[Trial, ...] = ()
     spent: float = 0.0
     ended: Ended | None = None
 
@@ -155,7 +165,7 @@ def _state(parts: dict[str, Tensors], found: Mapping[str, Any]) -> State:
         typical=float(found["typical"]),
         best_step=int(found["best_step"]),
         stale=int(found["stale"]),
-        tried=tuple((float(rate), float(share), float(value)) for rate, share, value in found["tried"]),
+        tried=tuple(Trial(*map(float, trial)) for trial in found["tried"]),
         spent=float(found["spent"]),
         ended=found["ended"],
     )
