@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from qcompress import latency
+from qcompress.cli import render
 from qcompress.cli.main import main
 from qcompress.finetune import state as states
 
@@ -79,6 +80,21 @@ def test_ctrl_c_finishes_and_resume_goes_on(
     text = (out / "report.md").read_text()
     assert "Fine-tuning, from the dense network's outputs" in text
     assert "Pruned in 2 steps" in text
+
+
+def test_a_log_hears_of_a_long_stage_now_and_then(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    now = 1000.0
+    monkeypatch.setattr("qcompress.cli.render.time.monotonic", lambda: now)
+    with render.Terminal().stage("fine-tuning", 1.0) as advance:
+        for step in range(200):
+            now += 0.5
+            advance(step / 200, f"29.{step:03} dB, step {step}")
+    shown = [line.split() for line in capsys.readouterr().err.splitlines()]
+    assert [line[:3] for line in shown] == [["fine-tuning", seconds, "s"] for seconds in ("30.0", "60.0", "90.0", "100.0")]
+    assert [" ".join(line[3:]) for line in shown] == [
+        *(f"{round(100 * step / 200)} % 29.{step:03} dB, step {step}" for step in (59, 119, 179)),
+        "29.199 dB, step 199",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ Tensors = dict[str, Tensor]
 
 
 class Trial(NamedTuple):
-    """A short training: its highest rate, the teacher's share, what came of it, and the part of the length and seconds it took."""
+    """A short training: its highest rate, the teacher's share, what came of it, its part of the length, its seconds."""
 
     rate: float
     teaching: float
