@@ -117,6 +117,8 @@ def carry_out(job: Job, folder: Path, *, known: offline.SelectionFile | None = N
     if given is not None:
         checked(given, job.asked[0])
     with refining.resumable(folder):
+        if resume:
+            finetuning.check_kept(job, folder)
         if isinstance(settings.target, Smallest):
             job = smallest.sized(job, _attempt)
         if pacing.wanted(job) and given is None:
@@ -138,6 +140,8 @@ def make(job: Job, folder: Path, place: Path, *, resume: bool = False) -> Made:
     What lets the run go on is kept in `folder`. Raises as `prune`.
     """
     with refining.resumable(folder), tempfile.TemporaryDirectory() as scratch:
+        if resume:
+            finetuning.check_kept(job, folder)
         key = key_of(job, None)
         choice, recovered = decided(job, folder, None, key, resume=resume)
         plan = _plan_of(job, choice)

@@ -276,8 +276,12 @@ def test_a_training_of_other_facts_or_a_damaged_file_is_refused(
     with monkeypatch.context() as patch:
         patch.setattr(states, "write", Interrupt(3))
         finetuned(job, cut, dense=job.model, folder=tmp_path)
-    with pytest.raises(ResumeError, match="differs in length"):
-        finetuned(with_options(job, steps=50), cut, dense=job.model, folder=tmp_path)
+    with pytest.raises(ResumeError, match=r"differs in --finetune-steps 40, now 50; --teaching 0\.5, now by trials$") as caught:
+        finetuned(with_options(job, steps=50, teaching=None), cut, dense=job.model, folder=tmp_path)
+    assert "made for its length" in str(caught.value.hint)
+    with monkeypatch.context() as patch, pytest.raises(ResumeError, match=r"differs in --seed 0, now 1; judging crops$"):
+        patch.setattr(pipeline, "decided", None)  # what takes long is not begun
+        pipeline.carry_out(replace(job, settings=replace(job.settings, seed=1)), tmp_path, resume=True)
     with pytest.raises(ResumeError, match=r"differs in images$"):
         finetuned(nudged(job), cut, dense=job.model, folder=tmp_path)
     path = states.file_of(tmp_path, 1)
