@@ -23,7 +23,7 @@ from qcompress.finetune.drawing import Drawer
 from qcompress.finetune.losses import Lesson
 from qcompress.finetune.optimiser import matrices
 from qcompress.finetune.probing import taught
-from qcompress.finetune.state import State
+from qcompress.finetune.state import State, forget
 from qcompress.finetune.training import Course, begin, loaded, parameters
 from qcompress.metrics import Metric
 from qcompress.recover.choice import Recovered, mean_metric
@@ -31,7 +31,7 @@ from qcompress.recover.choice import Recovered, mean_metric
 if TYPE_CHECKING:
     from qcompress.jobs import Job
 
-__all__ = ["check_kept", "digest_of", "finetuned", "fresh_noise", "precision_on", "training_images"]
+__all__ = ["check_kept", "digest_of", "finetuned", "forget", "fresh_noise", "precision_on", "training_images"]
 
 _BATCH, _LABELLED_BATCH = 8, 32
 _CROP, _SMALL_CROP = 64, 48  # of the input; where the output is larger than that
