@@ -108,13 +108,15 @@ def precision_on(device: str) -> Precision:
 
 
 def training_images(job: Job) -> CalibrationImages | TrainingImages:
-    """The images that may be trained on: those of the training folder, or the calibration images.
+    """The images that may be trained on: those of the training folder, which is read once, or the calibration images.
 
     Raises DataError where one of them shows a picture that selects or reports.
     """
     source, data, form = job.settings.finetune.source, job.settings.data, job.frame.form
     if source is None:
         return job.splits.calibration
+    if job.memo.training is not None:
+        return job.memo.training
     images = splits.training(
         source,
         noise=parse(data.noise) if data.noise else None,
@@ -127,6 +129,7 @@ def training_images(job: Job) -> CalibrationImages | TrainingImages:
     if images.task != job.frame.task:
         raise DataError(f"{source}: for {images.task}, but the network is for {job.frame.task}")
     job.splits.check_training(images)
+    job.memo.training = images
     return images
 
 

@@ -140,7 +140,7 @@ class _Course:
             groups = tracing.trace(slim, example, ignore=search.ignore, floor=search.floor)
         _check(groups, self._gone)
         checkpoint = replace(dense.checkpoint, model=slim, sha256=finetuning.digest_of(slim))
-        return replace(dense, checkpoint=checkpoint, model=model, groups=groups, memo=Memo())
+        return replace(dense, checkpoint=checkpoint, model=model, groups=groups, memo=Memo(training=dense.memo.training))
 
     def _whole(self, choice: Choice) -> Choice:
         """`choice` in units of the dense network, with what earlier steps removed."""
