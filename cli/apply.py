@@ -45,6 +45,9 @@ def apply(
     device: options.Device = "cpu",
     plots: options.Plots = False,
     crops: options.Crops = True,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the fine-tuning that Ctrl-C or a crash ended in the output folder.")
+    ] = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -72,6 +75,6 @@ def apply(
         plots=plots,
         crops=crops,
     )
-    result = run(plan, checkpoint, settings, out=out, observer=render.observer(quiet=quiet))
+    result = run(plan, checkpoint, settings, out=out, observer=render.observer(quiet=quiet), resume=resume)
     render.show_report(result, as_json=as_json)
     raise typer.Exit(result.exit_code)

@@ -42,6 +42,7 @@ __all__ = [
 ]
 
 _LONGEST = 40  # characters of one argument in a title
+_SILENCE = 30.0  # seconds after which a stage off a terminal, a log, says where it stands
 _REST = 74  # columns that a stage needs beside its bar: name, times, and a note such as the refinement's
 
 
@@ -109,7 +110,7 @@ def observer(*, quiet: bool) -> Observer:
 
 
 class Terminal:
-    """Draws each stage on stderr: a bar with the time left on a terminal, one line when it ends elsewhere."""
+    """Draws each stage on stderr: a bar on a terminal; elsewhere a line when it ends, and some on the way of a long one."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True, highlight=False)
@@ -122,6 +123,7 @@ class Terminal:
     def stage(self, name: str, total: float | None = None) -> Iterator[Advance]:
         """A stage: a live bar while it runs, one line with its duration and last note afterwards."""
         started, last = time.monotonic(), ""
+        shown, terminal = started, self._console.is_terminal
         columns = (
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -132,17 +134,24 @@ class Terminal:
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}"),
         )
-        with Progress(*columns, console=self._console, transient=True, disable=not self._console.is_terminal) as progress:
+        with Progress(*columns, console=self._console, transient=True, disable=not terminal) as progress:
             task = progress.add_task(name, total=total, note="")
 
             def advance(done: float, note: str = "") -> None:
-                nonlocal last
+                nonlocal last, shown
                 last = note or last
                 progress.update(task, completed=done, note=_shown(last))
+                if not terminal and time.monotonic() - shown >= _SILENCE:
+                    shown = time.monotonic()
+                    share = f"{100 * done / total:.0f} %" if total else ""
+                    self._line(name, shown - started, share, last)
 
             yield advance
-        note = f"  {last}" if last else ""
-        self._console.print(f"  {name:<22}{time.monotonic() - started:6.1f} s{_shown(note)}", soft_wrap=True)
+        self._line(name, time.monotonic() - started, last)
+
+    def _line(self, name: str, seconds: float, *parts: str) -> None:
+        text = "".join(f"  {part}" for part in parts if part)
+        self._console.print(f"  {name:<22}{seconds:6.1f} s{_shown(text)}", soft_wrap=True)
 
 
 def print_line(text: str) -> None:

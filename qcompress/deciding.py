@@ -60,7 +60,7 @@ def key_of(job: Job, known: offline.SelectionFile | None) -> str | None:
         return None
     key = run_key.key_of(job, known)
     if key is None:
-        job.watch.say("cache: not used, for code that no file holds, or other training images, are part of this run")
+        job.watch.say("cache: not used, for code that no file holds is part of this run")
     return key
 
 

@@ -66,7 +66,7 @@ class PlanError(InputError):
 
 
 class ResumeError(InputError):
-    """The measurements of an earlier refinement are in the way, damaged, or of another refinement."""
+    """What an earlier run left to go on from is in the way, damaged, or of another run; or that run is complete."""
 
 
 class OutputError(QCompressError, OSError):

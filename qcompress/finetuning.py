@@ -23,7 +23,7 @@ from qcompress.finetune.drawing import Drawer
 from qcompress.finetune.losses import Lesson
 from qcompress.finetune.optimiser import matrices
 from qcompress.finetune.probing import taught
-from qcompress.finetune.state import State
+from qcompress.finetune.state import State, forget
 from qcompress.finetune.training import Course, begin, loaded, parameters
 from qcompress.metrics import Metric
 from qcompress.recover.choice import Recovered, mean_metric
@@ -31,10 +31,12 @@ from qcompress.recover.choice import Recovered, mean_metric
 if TYPE_CHECKING:
     from qcompress.jobs import Job
 
-__all__ = ["digest_of", "finetuned", "fresh_noise", "precision_on", "training_images"]
+__all__ = ["check_kept", "digest_of", "finetuned", "forget", "fresh_noise", "precision_on", "training_images"]
 
 _BATCH, _LABELLED_BATCH = 8, 32
 _CROP, _SMALL_CROP = 64, 48  # of the input; where the output is larger than that
+_START, _LENGTH = "start", "length"  # facts of a training
+_TRIED = "by trials"
 
 
 def finetuned(
@@ -55,7 +57,7 @@ def finetuned(
     """
     course, recipe, length = _course(job, recovered.model, dense, share)
     path = None if folder is None else states.file_of(folder, number)
-    facts = _facts(job, course, recipe, length)
+    facts = _facts(job, course.draw, recipe, dense) | {_START: digest_of(course.slim)}
     chooser = job.metric.chooser
     with job.watch.stage("fine-tuning", 1.0) as advance:
         latest = begin(course) if path is None else _taken_up(job, course, path, facts)
@@ -77,12 +79,25 @@ def finetuned(
         note = f"{_shown(latest.value, chooser)} on the selection images ({_gain(latest):+.3f}), {latest.step:,} steps"
         advance(1.0, note)
     if not result.complete:
-        going_on = "" if path is None else "; --resume goes on from here"
+        going_on = "" if path is None or not path.exists() else "; --resume goes on from here"
         job.watch.say(f"interrupted: finishing with the best network so far (Ctrl-C again to give up){going_on}")
     if not result.best_step:
         return replace(recovered, training=result)
     model = loaded(recovered.model, latest.best)
     return replace(recovered, model=model, note=note, value=result.best, training=result)
+
+
+def check_kept(job: Job, folder: Path) -> None:
+    """Compares the trainings in `folder` with what `job` asks for, before anything is computed that takes long.
+
+    Raises ResumeError where one was begun with other options, images or weights, or is damaged.
+    """
+    found = states.files(folder) if job.settings.recover == "finetune" else []
+    if found:
+        draw, recipe = _drawn(job)
+        facts = _facts(job, draw, recipe, job.model)
+        for path in found:
+            _compare(path, states.facts_of(path), facts)
 
 
 def precision_on(device: str) -> Precision:
@@ -93,13 +108,15 @@ def precision_on(device: str) -> Precision:
 
 
 def training_images(job: Job) -> CalibrationImages | TrainingImages:
-    """The images that may be trained on: those of the training folder, or the calibration images.
+    """The images that may be trained on: those of the training folder, which is read once, or the calibration images.
 
     Raises DataError where one of them shows a picture that selects or reports.
     """
     source, data, form = job.settings.finetune.source, job.settings.data, job.frame.form
     if source is None:
         return job.splits.calibration
+    if job.memo.training is not None:
+        return job.memo.training
     images = splits.training(
         source,
         noise=parse(data.noise) if data.noise else None,
@@ -112,16 +129,22 @@ def training_images(job: Job) -> CalibrationImages | TrainingImages:
     if images.task != job.frame.task:
         raise DataError(f"{source}: for {images.task}, but the network is for {job.frame.task}")
     job.splits.check_training(images)
+    job.memo.training = images
     return images
 
 
-def _course(job: Job, slim: nn.Module, dense: nn.Module, share: float) -> tuple[Course, Recipe, Length]:
-    options, labels = job.settings.finetune, job.frame.task in ("classification", "segmentation")
-    images, whole = training_images(job), job.frame.task == "classification"
+def _drawn(job: Job) -> tuple[Drawer, Recipe]:
+    options, images, whole = job.settings.finetune, training_images(job), job.frame.task == "classification"
     usual = _CROP if job.frame.form.scale == 1 else _SMALL_CROP
     crop = None if whole else _side(images, options.crop or usual, job.checkpoint.stride)
     batch = options.batch or (_LABELLED_BATCH if whole else _BATCH)
     draw = Drawer(images, batch, crop, fresh_noise(job), job.settings.seed)
+    return draw, Recipe(options.rate, options.teaching, batch, crop, options.optimiser)
+
+
+def _course(job: Job, slim: nn.Module, dense: nn.Module, share: float) -> tuple[Course, Recipe, Length]:
+    draw, recipe = _drawn(job)
+    labels = job.frame.task in ("classification", "segmentation")
     chooser, crops = job.metric.chooser, job.judging()
 
     def measure(model: nn.Module) -> float:
@@ -129,8 +152,8 @@ def _course(job: Job, slim: nn.Module, dense: nn.Module, share: float) -> tuple[
         return -math.inf if math.isnan(value) else value if chooser.higher_is_better else -value
 
     device = job.settings.device
-    course = Course(slim, dense, draw, Lesson(chooser, labels), measure, device, precision_on(device), options.optimiser)
-    return course, Recipe(options.rate, options.teaching, batch, crop, options.optimiser), _length(job, draw).part(share)
+    course = Course(slim, dense, draw, Lesson(chooser, labels), measure, device, precision_on(device), recipe.optimiser)
+    return course, recipe, _length(job, draw).part(share)
 
 
 def _length(job: Job, draw: Drawer) -> Length:
@@ -165,37 +188,62 @@ def _taken_up(job: Job, course: Course, path: Path, facts: dict[str, str]) -> St
     """
     if not path.exists():
         return begin(course)
-    shapes = {name: tensor.shape for name, tensor in parameters(course.slim).items()}
-    by_muon = matrices(course.slim) if course.optimiser == "muon" else ()
-    state, differs = states.read(path, facts, shapes, by_muon)
-    if differs == {"start"}:
+    known = states.facts_of(path)
+    _compare(path, known, {name: fact for name, fact in facts.items() if name != _START})
+    if known.get(_START) != facts[_START]:
         job.watch.say("fine-tuning: begins anew, from another network than the one that was kept")
         return begin(course)
-    if differs:
-        raise ResumeError(
-            f"{path} is of another fine-tuning: it differs in {', '.join(sorted(differs))}",
-            f"give the options that it was begun with, or another --out; to begin anew, remove {path}",
-        )
-    job.watch.say(f"fine-tuning: goes on from step {state.step:,}, kept in {path}")
+    shapes = {name: tensor.shape for name, tensor in parameters(course.slim).items()}
+    state = states.read(path, shapes, matrices(course.slim) if course.optimiser == "muon" else ())
+    where = f"step {state.step:,}" if state.rate is not None else f"{len(state.tried)} trials"
+    job.watch.say(f"fine-tuning: goes on from {where}, kept in {path}")
     return state
 
 
-def _facts(job: Job, course: Course, recipe: Recipe, length: Length) -> dict[str, str]:
-    """All that the course of a training depends on."""
-    crops = job.judging()
+def _facts(job: Job, draw: Drawer, recipe: Recipe, dense: nn.Module) -> dict[str, str]:
+    """All that the course of a training depends on, but for the network that it starts from; options as they are given."""
+    crops, device = job.judging(), job.settings.device
     return {
+        "metric": f"--metric {job.metric.name}",
+        _LENGTH: _length_given(job),
+        "steps": f"--steps {job.settings.steps}",
+        "rate": f"--learning-rate {_TRIED if recipe.rate is None else recipe.rate}",
+        "teaching": f"--teaching {_TRIED if recipe.teaching is None else recipe.teaching}",
+        "optimiser": f"--optimizer {recipe.optimiser}",
+        "seed": f"--seed {job.settings.seed}",
         "version": f"{__version__} torch {version('torch')} numpy {version('numpy')}",
-        "device": f"{course.device} {course.precision}",
-        "checkpoint": job.checkpoint.sha256,
-        "start": digest_of(course.slim),
-        "teacher": digest_of(course.dense),
-        "images": f"{course.draw.images.contents} noise {course.draw.noise}",
+        "device": f"{device} {precision_on(device)}",
+        "dense network": digest_of(dense),
+        "images": f"{draw.images.contents} noise {draw.noise}",
         "judging crops": " ".join(kept_scores.digest_of(part.cpu().numpy()) for part in (crops.inputs, crops.targets)),
-        "metric": job.metric.chooser.name,
-        "recipe": repr(recipe),
-        "length": repr(length),
-        "seed": str(job.settings.seed),
+        "recipe": repr(replace(recipe, rate=None, teaching=None, optimiser="muon")),  # these are facts of their own
     }
+
+
+def _length_given(job: Job) -> str:
+    options = job.settings.finetune
+    if options.seconds is not None:
+        return f"--minutes {options.seconds / 60:.12g}"
+    return f"--finetune-steps {options.steps}" if options.steps is not None else f"--epochs {options.epochs}"
+
+
+def _compare(path: Path, known: dict[str, str], facts: dict[str, str]) -> None:
+    """Raises ResumeError where a training with the facts `known`, kept in `path`, is not one with these."""
+    differs = [_told(name, known.get(name, ""), fact) for name, fact in facts.items() if known.get(name) != fact]
+    if not differs:
+        return
+    hint = f"give the options that it was begun with, or another --out; to begin anew, remove {path}"
+    if known.get(_LENGTH) != facts[_LENGTH]:
+        hint = f"a schedule is made for its length, which cannot change on the way: {hint}"
+    raise ResumeError(f"{path} is of another fine-tuning: it differs in {'; '.join(differs)}", hint)
+
+
+def _told(name: str, before: str, now: str) -> str:
+    """An option with both values, of other facts the name."""
+    option, _, value = now.partition(" ")
+    if not (option.startswith("--") and before.startswith("--")):
+        return name
+    return f"{before[:80]}, now {value if before.startswith(f'{option} ') else now}"
 
 
 def digest_of(model: nn.Module) -> str:
@@ -208,10 +256,13 @@ def digest_of(model: nn.Module) -> str:
 def _result(state: State, recipe: Recipe, course: Course, chooser: Metric) -> TrainResult:
     """Values as the chooser has them."""
     sign = 1 if chooser.higher_is_better else -1
+    rate, teaching = state.rate, state.teaching
+    if rate is None and state.best_step:  # Ctrl-C came in the trials, and this is the best of them
+        rate, teaching, *_ = max(state.tried, key=lambda trial: trial.value)
     return TrainResult(
-        rate=state.rate,
-        teaching=state.teaching,
-        tried=tuple((rate, share, sign * value) for rate, share, value in state.tried),
+        rate=rate,
+        teaching=teaching,
+        tried=tuple((trial.rate, trial.teaching, sign * trial.value) for trial in state.tried),
         steps=state.step,
         seconds=state.seconds,
         batch=recipe.batch,

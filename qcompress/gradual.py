@@ -148,7 +148,7 @@ class _Course:
         floors = dict(zip(dense.groups.space.groups, dense.groups.space.floors, strict=True))  # shares were of dense groups
         groups = replace(groups, floors=tuple(floors[name] for name in groups.space.groups))
         checkpoint = replace(dense.checkpoint, model=slim, sha256=finetuning.digest_of(slim))
-        return replace(dense, checkpoint=checkpoint, model=model, groups=groups, memo=Memo())
+        return replace(dense, checkpoint=checkpoint, model=model, groups=groups, memo=Memo(training=dense.memo.training))
 
     def _whole(self, choice: Choice) -> Choice:
         """`choice` in units of the dense network, with what earlier steps removed."""

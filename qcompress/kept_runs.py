@@ -101,7 +101,7 @@ class _Training(_Record):
     """A `TrainResult`."""
 
     rate: float | None
-    tried: Pairs
+    tried: Annotated[tuple[tuple[float, float, float], ...], Field(max_length=1000)]
     steps: Size
     seconds: float
     batch: Size

@@ -106,11 +106,13 @@ def _recovered(recover: RecoverFacts) -> str:
     teacher = {1.0: "from the dense network's outputs", 0.0: "from the targets"}.get(
         -1.0 if training.teaching is None else training.teaching, "from the dense network's outputs and the targets"
     )
-    rate = scientific(training.rate) + " (the best of those tried)" * bool(training.tried)
+    rate = f"learning rate {scientific(training.rate)}" + " (the best of those tried)" * bool(training.tried)
+    if training.rate is None:
+        rate = "learning rate not found yet"
     gained = f"{plain(training.start, 3, unit)} → {plain(training.best, 3, unit)} (step {training.best_step})"
     text += (
         f". Fine-tuning, {teacher}: {training.steps} steps of {training.batch} in {plain(minutes, 1)} minutes, "
-        f"{training.optimiser.title()}, learning rate {rate}, seed {training.seed}; "
+        f"{training.optimiser.title()}, {rate}, seed {training.seed}; "
         f"{escape(recover.metric)} on the selection images {gained}"
     )
     reasons = {"patience": "ended because nothing got better", "interrupt": "interrupted"}

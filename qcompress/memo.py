@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from qcompress.alignment import Alignment
 from qcompress.budgets import Budget
+from qcompress.data.images import TrainingImages
 from qcompress.exporters import Artifact
 from qcompress.reconstruction import Eliminated
 from qcompress.recover.static import StaticRepair
@@ -19,11 +20,13 @@ __all__ = ["Memo"]
 class Memo:
     """Filled on the way; None: not computed yet. `scores` are those of the dense network, `dense` is its ONNX file.
 
-    `found` is what the last search found, by a backend here, for which budget and counts.
+    `training` are the images of a training folder. `found` is what the last search found, by a backend here, for which budget
+    and counts.
     """
 
     static_repair: StaticRepair | None = None
     eliminated: Eliminated | None = None
     scores: Scores | None = None
     dense: Artifact | None = None
+    training: TrainingImages | None = None
     found: tuple[Budget, Alignment, Found] | None = None

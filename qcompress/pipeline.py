@@ -28,6 +28,7 @@ from qcompress.asking import share_of
 from qcompress.checkpoints import Checkpoint
 from qcompress.data.images import Splits
 from qcompress.deciding import Choice, choose, decided, key_of, repair
+from qcompress.errors import UsageError
 from qcompress.findings import dense_file
 from qcompress.finishing import INTERRUPTED, Made, Result, compared, finish, recalled, reported, result_of, saved
 from qcompress.jobs import Job, wanted
@@ -117,6 +118,8 @@ def carry_out(job: Job, folder: Path, *, known: offline.SelectionFile | None = N
     if given is not None:
         checked(given, job.asked[0])
     with refining.resumable(folder):
+        if resume:
+            finetuning.check_kept(job, folder)
         if isinstance(settings.target, Smallest):
             job = smallest.sized(job, _attempt)
         if pacing.wanted(job) and given is None:
@@ -138,6 +141,8 @@ def make(job: Job, folder: Path, place: Path, *, resume: bool = False) -> Made:
     What lets the run go on is kept in `folder`. Raises as `prune`.
     """
     with refining.resumable(folder), tempfile.TemporaryDirectory() as scratch:
+        if resume:
+            finetuning.check_kept(job, folder)
         key = key_of(job, None)
         choice, recovered = decided(job, folder, None, key, resume=resume)
         plan = _plan_of(job, choice)
@@ -182,27 +187,42 @@ def apply(
     *,
     out: str | Path | None = None,
     observer: Observer = SILENT,
+    resume: bool = False,
 ) -> Result:
     """`prune` with the choice of a plan, for the checkpoint that it was made for.
 
+    Fine-tuning is kept in the folder as by `prune`; with `resume` it goes on from there.
+
     Raises:
         PlanError: the plan is corrupt, or of another checkpoint.
+        ResumeError: what is kept in the folder is in the way, or of another run.
 
     """
     asked = settings or Settings()
+    trains = asked.recover == "finetune"
     if asked.plots:
         require()
+    if resume and not trains:
+        raise UsageError(f"--resume: with --recover {asked.recover} there is nothing to go on with", "leave --resume out")
     path = Path(plan)
     known = plans.read(path / "plan.json" if path.is_dir() else path).model_copy(update={"widths": {}})  # float32 is written
     folder = claim(Path(out) if out else default_folder(Path(checkpoint)))
+    if trains:
+        refining.check_folder(folder, resume=resume, say=observer.say)
     search = replace(asked.search, ignore=known.ignore or asked.search.ignore, floor=max(known.floor, asked.search.floor))
     job = prepare(Path(checkpoint), replace(asked, search=search), observer, size=known.example_shape[-1])
     slim_folder.apply(known, job.checkpoint)  # raises where the plan is of another checkpoint
     selection = known.selection(job.groups.space)
-    choice, recovered = repair(job, Choice(selection, selection, selection))
-    if job.settings.recover == "finetune" and len(selection):
-        recovered = finetuning.finetuned(job, recovered, dense=job.model)
-    return finish(job, choice, recovered, known, folder)
+    with refining.resumable(folder):
+        if resume:
+            finetuning.check_kept(job, folder)
+        choice, recovered = repair(job, Choice(selection, selection, selection))
+        if trains and len(selection):
+            recovered = finetuning.finetuned(job, recovered, dense=job.model, folder=folder)
+        result = finish(job, choice, recovered, known, folder)
+    if trains and refining.complete(None, recovered.training):
+        finetuning.forget(folder)
+    return result
 
 
 def _attempt(job: Job) -> tuple[Selection, nn.Module]:

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qcompress import choosing, kept_rounds, kept_scores
+from qcompress import choosing, kept_rounds, kept_scores, reports
 from qcompress._version import __version__
 from qcompress.alignment import Alignment
 from qcompress.budgets import Budget
@@ -47,9 +47,17 @@ def check_resume(settings: Settings, *, resume: bool, remote: bool) -> None:
 
 
 def check_folder(folder: Path, *, resume: bool, say: Callable[[str], None]) -> None:
-    """Raises ResumeError where `folder` has what a run left that did not end, unless it is to be used."""
-    kept = _left(folder)
+    """Raises ResumeError where `folder` has what a run left that did not end, unless it is to be used.
+
+    Where it is to be, and the run there is complete, too; and InputError for a report there that cannot be read.
+    """
+    kept, report = _left(folder), folder / "report.json"
     if resume and not kept:
+        if report.exists() and reports.read(report).status != "interrupted":
+            raise ResumeError(
+                f"{folder} has a run that is complete: there is nothing to go on with",
+                "without --resume it is made again in its place; what is complete is not made longer",
+            )
         say(f"nothing to go on with in {folder}: the run begins anew")
     if kept and not resume:
         paths = " and ".join(map(str, kept))

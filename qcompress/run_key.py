@@ -28,14 +28,13 @@ _FOREIGN = ("torch", "qcompress")  # packages whose version, or whose own files,
 
 
 def key_of(job: Job, known: SelectionFile | None = None) -> str | None:
-    """A hash of all that the choice and the weights depend on; None where that includes code that no file holds, or
-    images to train on that are not among the crops.
+    """A hash of all that the choice and the weights depend on; None where that includes code that no file holds.
 
-    The crops stand for the images, unless all calibration images are trained on. Every setting counts that is not known to make
-    no difference.
+    The crops stand for the images, but for those that are trained on, which count whole: a training folder is read. Every
+    setting counts that is not known to make no difference.
     """
     code = _code_of([*job.model.modules(), job.metric.per_image, job.metric.loss, job.settings.search.objective])
-    if code is None or job.settings.finetune.source is not None:
+    if code is None:
         return None
     target, alignment = job.asked
     crops = (job.calibration(), job.selection(), job.judging())
@@ -58,7 +57,7 @@ def key_of(job: Job, known: SelectionFile | None = None) -> str | None:
 
 def _trained_on(job: Job) -> list[str]:
     """The images whose windows are drawn, and the noise that these are given anew."""
-    return [job.splits.calibration.contents, repr(finetuning.fresh_noise(job))]
+    return [finetuning.training_images(job).contents, repr(finetuning.fresh_noise(job))]
 
 
 def _table_of(job: Job) -> str | None:
@@ -79,6 +78,7 @@ def _telling(settings: Settings) -> Settings:
         ray=None,
         checkpoint=CheckpointOptions(),
         data=DataOptions(),
+        finetune=replace(settings.finetune, source=None),
         search=replace(settings.search, selection=None, latency_table=None),
         export=ExportOptions(),
         verify=VerifyOptions(),

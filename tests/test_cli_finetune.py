@@ -9,9 +9,13 @@ from typing import Any
 
 import pytest
 
-from qcompress import latency
+from qcompress import latency, pipeline
+from qcompress.cli import render
 from qcompress.cli.main import main
 from qcompress.finetune import state as states
+from qcompress.progress import SILENT
+from qcompress.selection import Selection
+from qcompress.settings import DataOptions, Settings, VerifyOptions
 
 FAST = ["--noise", "gaussian:25", "--size", "32", "--refine-evals", "0", "--recover", "finetune", "-q"]
 
@@ -79,6 +83,55 @@ def test_ctrl_c_finishes_and_resume_goes_on(
     text = (out / "report.md").read_text()
     assert "Fine-tuning, from the dense network's outputs" in text
     assert "Pruned in 2 steps" in text
+
+
+@pytest.mark.slow
+def test_a_plan_is_fine_tuned_and_goes_on(
+    checkpoint: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = Settings(data=DataOptions(images, "gaussian:25"), verify=VerifyOptions(size=32))
+    job = pipeline.prepare(checkpoint, settings, SILENT)
+    plan, out = tmp_path / "plan.json", tmp_path / "out"
+    selection = Selection(job.groups.space, (0, 1, 9))
+    plan.write_text(pipeline._plan_of(job, pipeline.Choice(selection, selection, selection)).to_json())
+    short = ["--finetune-steps", "24", "--learning-rate", "1e-4", "--teaching", "1", "--recover", "finetune", "--no-crops"]
+    again = ["apply", str(plan), str(checkpoint), "--data", str(images), "--noise", "gaussian:25", "-o", str(out), *short]
+    write, calls = states.write, iter(range(1000))
+
+    def interrupted(*given: object) -> None:
+        write(*given)  # type: ignore[arg-type]
+        if next(calls) == 5:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(states, "write", interrupted)
+        assert main(again) == 130
+    assert "--resume goes on from here" in " ".join(capsys.readouterr().err.split())
+    early = report(out)["recover"]["training"]
+    assert main(again) == 3
+    assert main([*again, "--resume"]) == 0
+    found = report(out)["recover"]["training"]
+    assert found["history"][: len(early["history"])] == early["history"]
+    assert early["ended"] == "interrupt" != found["ended"]
+    assert not states.files(out)
+    capsys.readouterr()
+    assert main(["apply", str(plan), str(checkpoint), "-o", str(out), "--resume"]) == 2
+    assert "with --recover lstsq there is nothing to go on with" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_log_hears_of_a_long_stage_now_and_then(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    now = 1000.0
+    monkeypatch.setattr("qcompress.cli.render.time.monotonic", lambda: now)
+    with render.Terminal().stage("fine-tuning", 1.0) as advance:
+        for step in range(200):
+            now += 0.5
+            advance(step / 200, f"29.{step:03} dB, step {step}")
+    shown = [line.split() for line in capsys.readouterr().err.splitlines()]
+    assert [line[:3] for line in shown] == [["fine-tuning", seconds, "s"] for seconds in ("30.0", "60.0", "90.0", "100.0")]
+    assert [" ".join(line[3:]) for line in shown] == [
+        *(f"{round(100 * step / 200)} % 29.{step:03} dB, step {step}" for step in (59, 119, 179)),
+        "29.199 dB, step 199",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,10 @@ def test_resume_without_anything_to_go_on_with_begins_anew(
     loud = [word for word in arguments(checkpoint, images, tmp_path / "o", "--refine-evals", "3", "--resume") if word != "-q"]
     assert main(loud) == 0
     assert "begins anew" in capsys.readouterr().err
+    written = {path.name: path.read_bytes() for path in (tmp_path / "o").iterdir()}
+    assert main(loud) == 3  # and a run that is complete is left as it is
+    assert "a run that is complete: there is nothing to go on with" in " ".join(capsys.readouterr().err.split())
+    assert {path.name: path.read_bytes() for path in (tmp_path / "o").iterdir()} == written
 
 
 @pytest.mark.slow

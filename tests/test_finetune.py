@@ -29,7 +29,7 @@ from qcompress.finetune.losses import TEMPERATURE, Lesson, divergence
 from qcompress.finetuning import finetuned
 from qcompress.metrics import METRICS, metric
 from qcompress.pipeline import Job
-from qcompress.progress import SILENT
+from qcompress.progress import SILENT, Silent, Stopwatch
 from qcompress.recover.choice import Recovered, mean_metric
 from qcompress.selection import Selection
 from qcompress.settings import DataOptions, FinetuneOptions, Settings
@@ -176,7 +176,7 @@ class Interrupt:
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize(("rate", "steps", "writes"), [(3e-3, STEPS, 1), (3e-3, STEPS, 9), (None, 60, 5)])
+@pytest.mark.parametrize(("rate", "steps", "writes"), [(3e-3, STEPS, 1), (3e-3, STEPS, 9), (None, 60, 9)])
 def test_what_was_interrupted_goes_on_to_the_same_bits(
     rate: float | None, steps: int, writes: int, job: Job, cut: Recovered, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,6 +194,68 @@ def test_what_was_interrupted_goes_on_to_the_same_bits(
     assert expected.training is not None
     assert replace(found.training, seconds=0.0) == replace(expected.training, seconds=0.0)
     assert equal(found.model, expected.model)
+
+
+def test_trials_that_were_interrupted_go_on_and_the_best_of_them_counts(
+    job: Job, cut: Recovered, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = with_options(job, rate=None, teaching=None, steps=100)
+    expected = finetuned(job, cut, dense=job.model)
+    with monkeypatch.context() as patch:
+        patch.setattr(states, "write", Interrupt(2))
+        early = finetuned(job, cut, dense=job.model, folder=tmp_path)
+    assert early.training is not None
+    assert expected.training is not None
+    assert early.training.tried == expected.training.tried[:2]
+    assert early.training.ended == "interrupt"
+    assert early.training.best == max(value for _, _, value in early.training.tried) > early.training.start
+    assert (early.training.rate, 1.0, early.training.best) in early.training.tried
+    assert early.value == pytest.approx(mean_metric(early.model, job.judging(), job.metric), abs=1e-3)
+    begun: list[int] = []
+
+    def seen(course: Any, state: Any, leg: Any, *rest: Any) -> Any:
+        begun.append(leg.points)
+        return training.train(course, state, leg, *rest)
+
+    monkeypatch.setattr(probing, "train", seen)
+    found = finetuned(job, cut, dense=job.model, folder=tmp_path)
+    assert found.training is not None
+    assert begun == [1] * (len(expected.training.tried) - 2) + [24]
+    assert replace(found.training, seconds=0.0) == replace(expected.training, seconds=0.0)
+    assert equal(found.model, expected.model)
+
+
+class Heard(Silent):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def test_it_says_that_it_can_go_on_where_there_is_something_to_go_on_from(
+    job: Job, cut: Recovered, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard = Heard()
+    job = replace(with_options(job, rate=None, steps=100), watch=Stopwatch(heard))
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(probing, "train", interrupted)
+        nothing = finetuned(job, cut, dense=job.model, folder=tmp_path)
+    assert nothing.training is not None
+    assert (nothing.training.rate, nothing.training.best_step) == (None, 0)
+    assert equal(nothing.model, cut.model)
+    monkeypatch.setattr(states, "write", Interrupt(1))
+    finetuned(job, cut, dense=job.model, folder=tmp_path)
+    first, second = heard.lines
+    assert "interrupted" in first
+    assert "--resume" not in first
+    assert second == f"{first}; --resume goes on from here"
 
 
 def test_a_training_that_is_done_is_not_done_again(job: Job, cut: Recovered, tmp_path: Path) -> None:
@@ -227,8 +289,12 @@ def test_a_training_of_other_facts_or_a_damaged_file_is_refused(
     with monkeypatch.context() as patch:
         patch.setattr(states, "write", Interrupt(3))
         finetuned(job, cut, dense=job.model, folder=tmp_path)
-    with pytest.raises(ResumeError, match="differs in length"):
-        finetuned(with_options(job, steps=50), cut, dense=job.model, folder=tmp_path)
+    with pytest.raises(ResumeError, match=r"differs in --finetune-steps 40, now 50; --teaching 0\.5, now by trials$") as caught:
+        finetuned(with_options(job, steps=50, teaching=None), cut, dense=job.model, folder=tmp_path)
+    assert "made for its length" in str(caught.value.hint)
+    with monkeypatch.context() as patch, pytest.raises(ResumeError, match=r"differs in --seed 0, now 1; judging crops$"):
+        patch.setattr(pipeline, "decided", None)  # what takes long is not begun
+        pipeline.carry_out(replace(job, settings=replace(job.settings, seed=1)), tmp_path, resume=True)
     with pytest.raises(ResumeError, match=r"differs in images$"):
         finetuned(nudged(job), cut, dense=job.model, folder=tmp_path)
     path = states.file_of(tmp_path, 1)
@@ -261,19 +327,26 @@ class Clock:
         return self.now
 
 
-def test_minutes_go_on_where_they_were(job: Job, cut: Recovered, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    job = with_options(job, steps=None, minutes=1.0)
-    monkeypatch.setattr(time, "monotonic", Clock())
+@pytest.mark.parametrize(("rate", "writes", "least"), [(3e-3, 10, 15), (None, 3, 6)])
+def test_minutes_go_on_where_they_were(
+    rate: float | None, writes: int, least: int, job: Job, cut: Recovered, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, clock = with_options(job, steps=None, minutes=1.0, rate=rate), Clock()
+    monkeypatch.setattr(time, "monotonic", clock)
     with monkeypatch.context() as patch:
-        patch.setattr(states, "write", Interrupt(10))
+        patch.setattr(states, "write", Interrupt(writes))
         early = finetuned(job, cut, dense=job.model, folder=tmp_path).training
     assert early is not None
-    assert 15 < early.seconds < 40
+    assert least < early.seconds < 40
+    clock.now = 0.0
     found = finetuned(job, cut, dense=job.model, folder=tmp_path).training
     assert found is not None
     assert found.ended == "minutes"
     assert 60 <= found.seconds < 66
-    assert found.history[: len(early.history)] == early.history
+    assert clock.now < 70 - early.seconds  # it took no more than what was left
+    assert found.tried[: len(early.tried)] == early.tried
+    if rate is not None:
+        assert found.history[: len(early.history)] == early.history
 
 
 def test_other_networks_are_judged_by_their_own_metric() -> None:

@@ -12,15 +12,18 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from conftest import photograph
 from safetensors import safe_open
 from torch import Tensor
 
 from qcompress import Settings, choosing, keeping, kept_runs, pipeline, run_key
+from qcompress.finetune.contract import TrainResult
+from qcompress.memo import Memo
 from qcompress.progress import SILENT
 from qcompress.recover.choice import Recovered
 from qcompress.refine.contract import Ended, RefineResult
 from qcompress.selection import Selection
-from qcompress.settings import DataOptions, Limits, RefineOptions, VerifyOptions
+from qcompress.settings import DataOptions, FinetuneOptions, Limits, RefineOptions, VerifyOptions
 from qcompress.sweeping import run as sweeping
 
 RECORD = "qcompress_run"
@@ -117,6 +120,32 @@ def test_what_is_trained_on_is_part_of_it(checkpoint: Path, images: Path) -> Non
         assert {key(other) for other in others} == {key(job)}
         tuned = [replace(one, settings=replace(one.settings, recover="finetune")) for one in (job, *others)]
         assert len({key(job), *map(key, tuned)}) == 4
+
+
+def test_a_training_is_kept_with_its_trials() -> None:
+    tried = ((1e-3, 1.0, 28.1), (3e-3, 1.0, 28.3))
+    history = ((0, 28.0), (3, 28.3), (100, 28.9))
+    found = TrainResult(3e-3, 1.0, tried, 100, 7.5, 8, 64, "float32", "muon", 28.0, 28.9, 100, history, "steps")
+    text = kept_runs._Training.model_validate(vars(found)).model_dump_json()
+    assert TrainResult(**kept_runs._Training.model_validate_json(text).model_dump()) == found
+
+
+def test_a_training_folder_is_known_by_its_images(checkpoint: Path, images: Path, tmp_path: Path) -> None:
+    job = pipeline.prepare(checkpoint, settings(images, None), SILENT)
+    folders = [tmp_path / name for name in ("one", "the same", "another")]
+    for folder in folders:
+        folder.mkdir()
+        for number in (100, 101):
+            photograph(number + 2 * (folder.name == "another")).save(folder / f"{number}.png")
+
+    def keys(source: Path | None) -> list[str | None]:
+        chosen = replace(job.settings, recover="finetune", finetune=FinetuneOptions(steps=1, source=source))
+        return [key(replace(job, settings=chosen, memo=Memo())) for key in (run_key.key_of, sweeping._key)]
+
+    one, same, another = map(keys, folders)
+    assert one == same
+    assert None not in one
+    assert len({*one, *another, *keys(None)}) == 6
 
 
 def test_code_of_the_users_is_part_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

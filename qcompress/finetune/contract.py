@@ -69,7 +69,7 @@ class Recipe:
 class TrainResult:
     """What a training did. Values are the chooser's, on the judging crops, in its unit; `best` is never worse than `start`.
 
-    rate       the highest learning rate, None where Ctrl-C came before it was known
+    rate       the highest learning rate; where Ctrl-C came in the trials that of the best one so far, None if none gained
     teaching   share of the loss that came from the dense network's outputs, None alike
     tried      (rate, teaching, value) of the short trials that they were chosen by
     optimiser  what moved the weights

@@ -7,8 +7,8 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from qcompress.finetune.contract import Length, Recipe
-from qcompress.finetune.state import State
-from qcompress.finetune.training import Course, Keep, Leg, train
+from qcompress.finetune.state import State, Trial
+from qcompress.finetune.training import Course, Keep, Leg, at_start, train
 from qcompress.settings import Optimiser
 
 __all__ = ["RATES", "SHARES", "TRIAL", "taught"]
@@ -42,7 +42,7 @@ Progress = Callable[[State, float], None]
 def taught(course: Course, state: State, recipe: Recipe, length: Length, keep: Keep, progress: Progress) -> State:
     """`state`, which may be one that was kept, trained for `length` in all, the trials included."""
     if state.rate is None:
-        state = _Trials(course, state, length, progress).run(recipe)
+        state = _Trials(course, state, length, keep, progress).run(recipe)
         keep(state)
     assert state.rate is not None
     assert state.teaching is not None
@@ -59,15 +59,20 @@ def taught(course: Course, state: State, recipe: Recipe, length: Length, keep: K
 class _Trials:
     """Short trainings from one start on the same images.
 
-    Each is a whole schedule, down to nothing: a rate that is too high looks as good as it will be in the end.
+    Each is a whole schedule, down to nothing: a rate that is too high looks as good as it will be in the end. What is next
+    depends on the values of those before. So a state that is told after every one, with what was tried and the network of the
+    best trial, is all that is needed to go on: trials that it has are looked up, in their order.
     """
 
-    def __init__(self, course: Course, start: State, length: Length, progress: Progress) -> None:
-        self._course, self._start, self._progress = course, start, progress
+    def __init__(self, course: Course, state: State, length: Length, keep: Keep, progress: Progress) -> None:
+        self._course, self._keep, self._progress = course, keep, progress
+        self._start = at_start(course, state.history[0][1])
+        self._best = state if state.best_step else self._start  # of those ahead of the start, which are of the latest length
+        self._known = {(trial.rate, trial.teaching, trial.part): trial for trial in state.tried}
         self._whole, self._part = length, TRIAL
         self._spent = self._seconds = 0.0
-        self._tried: list[tuple[float, float, float]] = []
-        self._found: dict[tuple[float, float], State] = {}  # of the latest length
+        self._tried: list[Trial] = []
+        self._found: dict[tuple[float, float], float] = {}  # values of the latest length
 
     def run(self, recipe: Recipe) -> State:
         """Ready for the main schedule: with what is given, what did best of the rest, and from where the best trial came to."""
@@ -76,7 +81,7 @@ class _Trials:
         rate = self._best_rate(share) if recipe.rate is None else recipe.rate
         if given is None:
             share = self._best_share(rate)
-        return self._after(rate, share)
+        return self._standing(rate, share)
 
     def _best_rate(self, share: float) -> float:
         place = self._climbed(FIRST[self._course.optimiser], share)
@@ -95,7 +100,8 @@ class _Trials:
         return place
 
     def _better(self, rate: float, than: float, share: float) -> bool:
-        return self._value(rate, share) > self._value(than, share)
+        before = self._value(than, share)  # tried first: of equal ones the first is the best, here and in `_try`
+        return self._value(rate, share) > before
 
     def _gained(self, rate: float, share: float) -> bool:
         return self._value(rate, share) > self._start.value
@@ -123,33 +129,41 @@ class _Trials:
     def _value(self, rate: float, share: float) -> float:
         """What the network is worth after a trial, of the latest length."""
         if (rate, share) not in self._found:
-            leg, before, part = Leg(rate, share, self._whole.part(self._part)), self._spent, self._part
-            found = train(
-                self._course,
-                self._start,
-                leg,
-                lambda _: None,
-                lambda now: self._progress(now, before + part * leg.share(now)),
-            )
-            self._found[rate, share] = found
-            self._tried.append((rate, share, found.history[-1][1]))
-            self._spent += part
-            self._seconds += found.seconds
-        return self._found[rate, share].history[-1][1]
+            known = self._known.get((rate, share, self._part))
+            trial = known or self._try(rate, share)
+            self._found[rate, share] = trial.value
+            self._tried.append(trial)
+            self._spent += trial.part
+            self._seconds += trial.seconds
+            if known is None:
+                self._keep(self._standing(None, None))
+        return self._found[rate, share]
 
-    def _after(self, rate: float, share: float) -> State:
-        """Where no trial was better than the start, from there."""
-        best = self._found.get((rate, share))
-        origin = best if best is not None and best.best_step else self._start
+    def _try(self, rate: float, share: float) -> Trial:
+        leg, before, part = Leg(rate, share, self._whole.part(self._part)), self._spent, self._part
+        found = train(
+            self._course,
+            self._start,
+            leg,
+            lambda _: None,
+            lambda now: self._progress(now, before + part * leg.share(now)),
+        )
+        if found.best_step and found.value > self._best.value:
+            self._best = found
+        return Trial(rate, share, found.history[-1][1], part, found.seconds)
+
+    def _standing(self, rate: float | None, share: float | None) -> State:
+        """After the trials so far, at the network of the best one; where none was better than the start, there."""
+        best = self._best
         return replace(
-            origin,
-            weights=origin.average,
+            best,
+            weights=best.average,
             first={},
             second={},
             rate=rate,
             teaching=share,
             seconds=self._seconds,
-            begun=(origin.step, self._seconds),
+            begun=(best.step, self._seconds),
             spent=self._spent,
             tried=tuple(self._tried),
             stale=0,

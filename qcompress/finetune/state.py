@@ -7,10 +7,11 @@ facts that the training depends on, so that a file of another one is refused, an
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import safetensors.torch
 import torch
@@ -21,7 +22,7 @@ from qcompress.files import write_bytes
 from qcompress.finetune.contract import ENDINGS, Ended
 from qcompress.weights import read_safetensors
 
-__all__ = ["State", "Tensors", "file_of", "files", "forget", "read", "write"]
+__all__ = ["State", "Tensors", "Trial", "facts_of", "file_of", "files", "forget", "read", "write"]
 
 _FAMILY = "qcompress finetune "
 _FORMAT = f"{_FAMILY}3"
@@ -32,9 +33,19 @@ Tensors = dict[str, Tensor]
 """Parameters, or what belongs to each of them, by the parameters' names."""
 
 
+class Trial(NamedTuple):
+    """A short training: its highest rate, the teacher's share, what came of it, its part of the length, its seconds."""
+
+    rate: float
+    teaching: float
+    value: float
+    part: float
+    seconds: float
+
+
 @dataclass(frozen=True, eq=False)
 class State:
-    """Where a training stands between two measurements.
+    """Where a training stands between two measurements, or between two trials: then at the network of the best one so far.
 
     weights, average, best  the parameters in training, their average, and the average that measured best
     first, second           moments of the gradients, of those parameters that had some; Muon has no second ones
@@ -44,7 +55,7 @@ class State:
     typical                 running mean of the gradients' norm
     value, best_step        of `best`, and when it was measured; `stale`: measurements in a row without a better one
     history                 (step, value) of every measurement, the start first
-    tried                   (rate, teaching, value) of the trials; `spent`: share of the training that they took
+    tried                   the trials so far; `spent`: share of the training that they took
     """
 
     weights: Tensors
@@ -62,7 +73,7 @@ class State:
     typical: float = 0.0
     best_step: int = 0
     stale: int = 0
-    tried: tuple[tuple[float, float, float], ...] = ()
+    tried: tuple[Trial, ...] = ()
     spent: float = 0.0
     ended: Ended | None = None
 
@@ -100,36 +111,44 @@ def write(path: Path, state: State, facts: Mapping[str, str]) -> None:
     write_bytes(path, safetensors.torch.save(tensors, header))
 
 
-def read(
-    path: Path, facts: Mapping[str, str], shapes: Mapping[str, torch.Size], by_muon: Collection[str] = ()
-) -> tuple[State, frozenset[str]]:
-    """The training in `path`, of parameters of these shapes, and in which of `facts` it differs: then it is of another one.
+def facts_of(path: Path) -> dict[str, str]:
+    """The facts that the training in `path` was written with. Raises ResumeError: it is damaged, or of another version."""
+    with _sound(path) as (_, header):
+        return {str(name): str(value) for name, value in json.loads(header["of"]).items()}
 
-    `by_muon` are parameters that have no second moment.
+
+def read(path: Path, shapes: Mapping[str, torch.Size], by_muon: Collection[str] = ()) -> State:
+    """The training in `path`, of parameters of these shapes; `by_muon` are those that have no second moment.
 
     Raises:
         ResumeError: the file is damaged, or of another version.
 
     """
-    try:
-        tensors, header = read_safetensors(path)
-        if header["format"] != _FORMAT:
-            if header["format"].startswith(_FAMILY):
-                raise ResumeError(f"{path} is of another version of qcompress", f"to begin anew, remove {path}")
-            raise ValueError(f"its format is {header['format'][:40]!r}")
-        known, numbers = json.loads(header["of"]), json.loads(header["state"])
-        differs = frozenset(name for name, value in facts.items() if known.get(name) != value)
+    with _sound(path) as (tensors, header):
         parts: dict[str, Tensors] = {part: {} for part in _PARTS}
         for name, tensor in tensors.items():
             part, _, parameter = name.partition("/")
             parts[part][parameter] = tensor
-        state = _state(parts, numbers)
-        if not differs:
-            _check(state, shapes, by_muon)
+        state = _state(parts, json.loads(header["state"]))
+        _check(state, shapes, by_muon)
+        return state
+
+
+@contextmanager
+def _sound(path: Path) -> Iterator[tuple[Tensors, Mapping[str, str]]]:
+    """The tensors and the header of a file of this version; whatever does not hold in them raises ResumeError."""
+    hint = f"to begin anew, remove {path}"
+    try:
+        tensors, header = read_safetensors(path)
+        if header["format"] != _FORMAT:
+            if header["format"].startswith(_FAMILY):
+                raise ResumeError(f"{path} is of another version of qcompress", hint)
+            raise ValueError(f"its format is {header['format'][:40]!r}")
+        yield tensors, header
     except (CheckpointError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        hint = f"to begin anew, remove {path}"
+        if isinstance(error, ResumeError):
+            raise
         raise ResumeError(f"{path} is damaged: {' '.join(str(error).split())[:200]}", hint) from error
-    return state, differs
 
 
 def _state(parts: dict[str, Tensors], found: Mapping[str, Any]) -> State:
@@ -155,7 +174,7 @@ def _state(parts: dict[str, Tensors], found: Mapping[str, Any]) -> State:
         typical=float(found["typical"]),
         best_step=int(found["best_step"]),
         stale=int(found["stale"]),
-        tried=tuple((float(rate), float(share), float(value)) for rate, share, value in found["tried"]),
+        tried=tuple(Trial(*map(float, trial)) for trial in found["tried"]),
         spent=float(found["spent"]),
         ended=found["ended"],
     )

@@ -23,7 +23,7 @@ from qcompress.finetune.state import State, Tensors
 from qcompress.frozen import answer
 from qcompress.settings import Optimiser
 
-__all__ = ["Course", "Keep", "Leg", "begin", "loaded", "parameters", "train"]
+__all__ = ["Course", "Keep", "Leg", "at_start", "begin", "loaded", "parameters", "train"]
 
 CLIP = 2.0
 """A gradient longer than so many times the usual one is cut to that."""
@@ -94,8 +94,12 @@ def loaded(model: nn.Module, weights: Tensors) -> nn.Module:
 
 def begin(course: Course) -> State:
     """Before the first step."""
+    return at_start(course, course.measure(course.slim))
+
+
+def at_start(course: Course, value: float) -> State:
+    """The same where it is known what the network is worth then."""
     weights = {name: tensor.detach().clone() for name, tensor in parameters(course.slim).items()}
-    value = course.measure(course.slim)
     return State(weights, weights, weights, value, ((0, value),)).to(course.device)
 
 
