@@ -3,8 +3,8 @@
 
 This file needs nothing but numpy and onnxruntime, so that it can be copied to a device. `qcompress profile --script` writes the
 jobs; `qcompress prune --latency-table edge.json` takes what comes out. On a busy machine only the CPU time of one's own thread
-tells something: with one thread that is the clock. What other processes do to caches and memory can only slow a model down: the
-jobs run in rounds, each round in another order, the quickest of a few laps in each, and the lower quartile of the rounds counts.
+tells something: with one thread that is the clock. What other processes do to caches and memory can only slow a model down:
+the jobs run in rounds, each in another order; of a round the quickest of a few laps counts, of the rounds the lower quartile.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ __all__ = ["device", "main", "measure"]
 
 ROUNDS = 5
 LEAST_ROUNDS = 3
-LAPS = 3  # in a round, each of as many runs
+LEAST_LAPS = 3
+LAPS_SECONDS = 0.02  # a model runs lap after lap for this long in each round
 LAP_SECONDS = 0.002  # a quick model runs again within a lap until it takes about this long
 QUARTILE = 0.25
 MOST_RUNS = 64
@@ -80,8 +81,9 @@ def _quickest(model: bytes, shape: tuple[int, ...], threads: int, rng: np.random
     started = time.perf_counter()
     run()
     repeats = int(min(MOST_RUNS, max(1.0, LAP_SECONDS / max(time.perf_counter() - started, 1e-6))))
-    laps = []
-    for _ in range(LAPS):
+    laps: list[float] = []
+    until = time.perf_counter() + LAPS_SECONDS
+    while len(laps) < LEAST_LAPS or time.perf_counter() < until:
         before = clock()
         for _ in range(repeats):
             run()

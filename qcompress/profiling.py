@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,7 +19,7 @@ from qcompress.alignment import Alignment
 from qcompress.checkpoints import Checkpoint
 from qcompress.errors import InputError, UsageError
 from qcompress.exporters import EXPORTERS, micro, timing
-from qcompress.exporters.anatomy import Anatomy, Call, dissect
+from qcompress.exporters.anatomy import Anatomy, Call, Operation, dissect
 from qcompress.exporters.micro import Micro
 from qcompress.files import claim_file, write_text
 from qcompress.groups import Groups, Layer, Side
@@ -27,8 +28,10 @@ from qcompress.latency_table import (
     DeviceFacts,
     LatencyPlan,
     LatencyTable,
+    NarrowTimes,
     NetworkTimes,
     OperationTimes,
+    PartTimes,
     ShapeTimes,
     TimedLayer,
 )
@@ -45,6 +48,12 @@ SHARES = (1.0, 0.75, 0.5, 0.25)
 
 MIXED = 6
 """So many further ones keep allowed counts at random: there, layers and other operations weigh differently."""
+
+NARROW = (0.5, 0.25)
+"""Shares of its channels at which an operation is timed besides all of them, where it takes more time than a cache hides."""
+
+LARGE = 2**18
+"""Numbers that such an operation returns: 1 MiB."""
 
 FEW = 4
 """A side that never shrinks and has no more channels stands in its model as it is."""
@@ -263,14 +272,25 @@ def _operations(anatomy: Anatomy, models: _Models) -> Iterator[OperationTimes]:
     for found in anatomy.operations:
         if found.node.op_type == "Relu" and all(found.direct) and len(found.returned) == 4:
             continue  # fused into its layer, which is timed with one behind it
+        shares = NARROW if found.sources and math.prod(found.returned) >= LARGE else ()
         try:
-            job = models.add(micro.operation(found, anatomy.model))
+            dense = _part(found, anatomy, models)
+            narrow = tuple(NarrowTimes(share=share, **dict(_part(found, anatomy, models, share))) for share in shares)
         except ValueError:
             continue
-        before = tuple(models.light(shape[1], shape[2:]) for shape in found.given if len(shape) == 4)
-        after = (models.light(found.returned[1], found.returned[2:]),) if len(found.returned) == 4 else ()
         title = f"{found.node.op_type} {' '.join('x'.join(map(str, shape)) for shape in found.given)}"
-        yield OperationTimes(title=title[:300], sources=found.sources, job=job, before=before, after=after)
+        yield OperationTimes(title=title[:300], sources=found.sources, narrow=narrow, **dict(dense))
+
+
+def _part(found: Operation, anatomy: Anatomy, models: _Models, share: float = 1.0) -> PartTimes:
+    """The operation twice less once, where that can be: both have the same around them. Raises ValueError as `operation`."""
+    job = models.add(micro.operation(found, anatomy.model, share=share))
+    if micro.repeatable(found):
+        return PartTimes(job=models.add(micro.operation(found, anatomy.model, share=share, twice=True)), once=job)
+    given, returned = [micro.narrow(shape, share) for shape in found.given], micro.narrow(found.returned, share)
+    before = tuple(models.light(shape[1], shape[2:]) for shape in given if len(shape) == 4)
+    after = (models.light(returned[1], returned[2:]),) if len(returned) == 4 else ()
+    return PartTimes(job=job, before=before, after=after)
 
 
 def _networks(

@@ -20,7 +20,8 @@ from qcompress.asking import Price, asked
 from qcompress.checkpoints import Checkpoint
 from qcompress.cli.main import main
 from qcompress.errors import InputError
-from qcompress.exporters import timing
+from qcompress.exporters import EXPORTERS, micro, timing
+from qcompress.exporters.anatomy import dissect
 from qcompress.exporters.runtime import open_bytes
 from qcompress.groups import Groups
 from qcompress.latency_model import LatencyModel, computed
@@ -55,7 +56,7 @@ def table(jobs: Jobs, groups: Groups) -> LatencyTable:
 def test_every_model_runs_and_whole_networks_have_the_dense_output(
     jobs: Jobs, groups: Groups, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in (("ROUNDS", 1), ("LEAST_ROUNDS", 1), ("LAP_SECONDS", 0.0)):
+    for name, value in (("ROUNDS", 1), ("LEAST_ROUNDS", 1), ("LAP_SECONDS", 0.0), ("LAPS_SECONDS", 0.0)):
         monkeypatch.setattr(timing, name, value)
     told: list[float] = []
     times = timing.measure([(m.data, m.shape) for m in jobs.models], told=lambda done, _: told.append(done))
@@ -68,6 +69,50 @@ def test_every_model_runs_and_whole_networks_have_the_dense_output(
         assert open_bytes(model.data, "whole")(image).shape == (1, 3, SIDE, SIDE)
         assert len(model.data) < 20_000
     assert LatencyModel(table_of(jobs, times), groups)({}) > 0
+
+
+def test_an_operation_has_as_many_inputs_as_in_its_network(loaded: Checkpoint, groups: Groups, tmp_path: Path) -> None:
+    written = tmp_path / "dense.onnx"
+    EXPORTERS["onnx"](loaded.model, torch.zeros(groups.example_shape), written, opset=18, dynamic=False, metadata={})
+    anatomy = dissect(written.read_bytes(), groups.layers, groups.example_shape)
+    added = next(found for found in anatomy.operations if micro.repeatable(found))
+    for twice, expected in ((False, 1 + 1 / 2), (True, 1 + 1 / 2 + 1 / 2)):
+        for share in (1.0, 0.5):
+            model = micro.operation(added, anatomy.model, share=share, twice=twice)
+            assert open_bytes(model.data, "added")(np.ones(model.shape, np.float32)) == pytest.approx(expected)
+
+
+def test_operations_need_not_take_time_by_their_channels(
+    loaded: Checkpoint, groups: Groups, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(profiling, "LARGE", 0)
+    jobs = profiling.plan(loaded, groups, block=4)
+    table = of_plain_costs(jobs, groups)
+    found = next(found for found in table.operations if found.once is not None)
+    dense, half, quarter = found.parts
+    times = list(table.times_ns)
+    for part, taken in ((dense, 1000.0), (half, 100.0)):
+        times[part.job] = 50.0 + taken
+    times[quarter.job] = None  # a model that did not run there
+    layer = next(layer for layer in groups.layers if layer.name == found.sources[0])
+    for network in table.networks:  # all of eight units, or four
+        whole = groups.kept_channels(layer, "out", network.pruned) == layer.outputs
+        times[network.job] = table.ns(network.job) + (1000.0 if whole else 100.0)
+    bent = table.model_copy(update={"times_ns": tuple(times)})
+    straight = bent.model_copy(update={"operations": tuple(f.model_copy(update={"narrow": ()}) for f in bent.operations)})
+    model = LatencyModel(bent, groups)
+    assert model.errors() == pytest.approx([0] * len(table.networks), abs=1e-3)
+    assert max(map(abs, LatencyModel(straight, groups).errors())) > 0.02
+    half_of_all = {group.name: group.size // 2 for group in groups.groups}
+    assert all(model.additive(counts) <= model(counts) for counts in ({}, half_of_all))
+
+
+def test_a_table_from_before_operations_had_widths_is_read(table: LatencyTable, groups: Groups, tmp_path: Path) -> None:
+    old = table.model_dump(mode="json", by_alias=True)
+    for found in old["operations"]:
+        del found["narrow"], found["once"]
+    (tmp_path / "edge.json").write_text(json.dumps(old))
+    assert LatencyModel(read(tmp_path / "edge.json"), groups)({}) > 0
 
 
 def test_a_model_that_does_not_run_has_no_time() -> None:
