@@ -22,7 +22,7 @@ from qcompress.exporters import EXPORTERS, micro, timing
 from qcompress.exporters.anatomy import Anatomy, Call, Operation, dissect
 from qcompress.exporters.micro import Micro
 from qcompress.files import claim_file, write_text
-from qcompress.groups import Groups, Layer, Side
+from qcompress.groups import Groups, Layer, Side, in_blocks
 from qcompress.latency_table import (
     CarrierTimes,
     DeviceFacts,
@@ -50,7 +50,7 @@ MIXED = 6
 """So many further ones keep allowed counts at random: there, layers and other operations weigh differently."""
 
 NARROW = (0.5, 0.25)
-"""Shares of its channels at which an operation is timed besides all of them, where it takes more time than a cache hides."""
+"""Shares of its channels, rounded up to blocks, that an operation is timed at besides all, where caches do not hold it."""
 
 LARGE = 2**18
 """Numbers that such an operation returns: 1 MiB."""
@@ -106,7 +106,7 @@ def plan(checkpoint: Checkpoint, groups: Groups, *, threads: int = 1, block: int
     models = _Models()
     networks = tuple(_networks(anatomy, groups, layers, models, block))
     timed, shapes = _layers(anatomy, groups, layers, models, block)
-    operations = tuple(_operations(anatomy, models))
+    operations = tuple(_operations(anatomy, models, block))
     made = LatencyPlan(
         tool=f"qcompress {__version__}",
         architecture=checkpoint.architecture,
@@ -267,12 +267,12 @@ def _grid(dense: int, block: int, multiple: int) -> tuple[int, ...]:
     return tuple(width for width in (*parts, *more, dense) if width % multiple == 0)
 
 
-def _operations(anatomy: Anatomy, models: _Models) -> Iterator[OperationTimes]:
+def _operations(anatomy: Anatomy, models: _Models, block: int) -> Iterator[OperationTimes]:
     """Those that can be cut out of the network; what the others take is known from whole networks only."""
     for found in anatomy.operations:
         if found.node.op_type == "Relu" and all(found.direct) and len(found.returned) == 4:
             continue  # fused into its layer, which is timed with one behind it
-        shares = NARROW if found.sources and math.prod(found.returned) >= LARGE else ()
+        shares = _shares(found, block) if found.sources and math.prod(found.returned) >= LARGE else ()
         try:
             dense = _part(found, anatomy, models)
             narrow = tuple(NarrowTimes(share=share, **dict(_part(found, anatomy, models, share))) for share in shares)
@@ -280,6 +280,13 @@ def _operations(anatomy: Anatomy, models: _Models) -> Iterator[OperationTimes]:
             continue
         title = f"{found.node.op_type} {' '.join('x'.join(map(str, shape)) for shape in found.given)}"
         yield OperationTimes(title=title[:300], sources=found.sources, narrow=narrow, **dict(dense))
+
+
+def _shares(found: Operation, block: int) -> tuple[float, ...]:
+    """NARROW in whole blocks of the narrowest image: a part of a block takes what the block does."""
+    images = [shape[1] for shape in found.given if len(shape) == 4]
+    narrow = {in_blocks(math.ceil(share * min(images)), block) / min(images) for share in NARROW} if images else set()
+    return tuple(sorted(share for share in narrow if share < 1))
 
 
 def _part(found: Operation, anatomy: Anatomy, models: _Models, share: float = 1.0) -> PartTimes:
