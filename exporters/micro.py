@@ -19,7 +19,7 @@ from onnx import TensorProto, helper
 from qcompress.exporters.anatomy import Anatomy, Call, Operation, Shape
 from qcompress.groups import Layer
 
-__all__ = ["Micro", "carrier", "layer", "narrow", "operation", "repeatable", "whole"]
+__all__ = ["Micro", "carrier", "layer", "operation", "whole"]
 
 _OPSET, _IR = 18, 8
 _LARGEST_KEPT = 64  # numbers of a constant that is written out: sizes and scales, not weights
@@ -113,23 +113,14 @@ def layer(call: Call, kept: Layer, *, spread: bool, gather: bool) -> Micro:
     return builder.done(shape, builder.gather("output.relu", kept.outputs))
 
 
-def repeatable(found: Operation) -> bool:
-    """Whether the operation takes two images of one shape and returns one, and is fused into neither's layer.
+def operation(found: Operation, model: onnx.ModelProto) -> Micro:
+    """The operation at its dense widths, each 4-dimensional input spread from one channel, its output gathered to one.
 
-    Its output can take the place of its first input.
-    """
-    return len(found.returned) == 4 and found.given == (found.returned,) * 2 and not any(found.direct)
-
-
-def operation(found: Operation, model: onnx.ModelProto, *, share: float = 1.0, twice: bool = False) -> Micro:
-    """The operation at a share of its dense widths: 4-dimensional inputs spread from one channel, its output gathered to one.
-
-    Others are the model's own input. `twice`: computed again on its output, where it is `repeatable`. Raises ValueError for an
-    operation that cannot be cut out of its network.
+    Others are the model's own input. Raises ValueError for an operation that cannot be cut out of its network.
     """
     builder, node = _Builder(), onnx.NodeProto.FromString(found.node.SerializeToString())
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
-    shapes = [narrow(shape, share) for shape in found.given]
+    shapes = list(found.given)
     if len(set(shapes)) != 1 and not all(len(shape) == 4 for shape in shapes):
         raise ValueError(f"{node.op_type} has inputs of several shapes")
     largest = max(shapes, key=math.prod)
@@ -154,19 +145,10 @@ def operation(found: Operation, model: onnx.ModelProto, *, share: float = 1.0, t
     del node.output[:]
     node.output.append("output")
     builder.nodes.append(node)
-    if twice:
-        node = onnx.NodeProto.FromString(node.SerializeToString())
-        node.input[0], node.output[0] = "output", "again"
-        builder.nodes.append(node)
     shape = (1, 1, *largest[2:]) if len(largest) == 4 else largest
     if len(found.returned) != 4:
         return builder.done(shape, node.output[0])
-    return builder.done(shape, builder.gather(node.output[0], narrow(found.returned, share)[1]))
-
-
-def narrow(shape: Shape, share: float) -> Shape:
-    """The shape of an image (N, C, H, W) with this share of its channels, one at least; other shapes stay."""
-    return (shape[0], max(1, round(share * shape[1])), *shape[2:]) if len(shape) == 4 else shape
+    return builder.done(shape, builder.gather(node.output[0], found.returned[1]))
 
 
 def whole(anatomy: Anatomy, layers: Mapping[str, Layer], kept: Mapping[str, Layer]) -> Micro:

@@ -1,6 +1,6 @@
 """What a pruned network takes, by a latency table: layers at the widths that they keep, the rest by its share of channels.
 
-    latency(counts) = a * sum over layers of t(kept in, kept out) + b * sum over operations of t(share kept) + c
+    latency(counts) = a * sum over layers of t(kept in, kept out) + b * sum over operations of t * share kept + c
 
 t is what a layer took between two light convolutions, less what those take. What is wrong about how these two are told apart
 cancels along a chain, where what one layer returns the next one is given. Widths are rounded up to what the runtime computes,
@@ -19,7 +19,7 @@ from scipy.optimize import nnls
 
 from qcompress.errors import InputError
 from qcompress.groups import Groups, Layer, in_blocks
-from qcompress.latency_table import LatencyTable, NetworkTimes, OperationTimes, PartTimes, ShapeTimes
+from qcompress.latency_table import LatencyTable, NetworkTimes, OperationTimes, ShapeTimes
 
 __all__ = ["LatencyModel", "computed"]
 
@@ -63,23 +63,6 @@ class _Surface:
         return float((self.values / np.outer(widths, self.outputs)).min())
 
 
-@dataclass(frozen=True, eq=False)
-class _Curve:
-    """Picoseconds of an operation at the shares of its channels that were timed, growing with them; linear between."""
-
-    shares: tuple[float, ...]
-    values: Floats
-
-    def at(self, share: float) -> float:
-        """In proportion below the least share that was timed."""
-        return float(np.interp(share, (0.0, *self.shares), (0.0, *self.values)))
-
-    @property
-    def slope(self) -> float:
-        """The most per share that is nowhere above the curve."""
-        return float((self.values / self.shares).min())
-
-
 class LatencyModel:
     """Costs as `budgets.Cost`, in picoseconds: exact by this model, and growing with what is kept.
 
@@ -91,7 +74,7 @@ class LatencyModel:
         self.layers = {layer.name: layer for layer in groups.layers}
         _check(table, groups, self.layers)
         self._surfaces = [_surface(shape, table) for shape in table.shapes]
-        self._operations = [(_curve(found, table), found.sources) for found in table.operations]
+        self._operations = [(PICOSECONDS * _alone(found, table), found.sources) for found in table.operations]
         self._known: dict[tuple[int, int, int], float] = {}
 
     def __call__(self, counts: Mapping[str, int]) -> int:
@@ -109,10 +92,10 @@ class LatencyModel:
             slope = int(a * surface.slope)
             kept = self.groups.kept_channels(layer, "out", counts)
             total += slope * kept * (self.groups.kept_channels(layer, "in", counts) if len(surface.inputs) > 1 else 1)
-        for curve, sources in self._operations:
+        for picoseconds, sources in self._operations:
             dense = sum(self.layers[name].outputs for name in sources)
             kept = sum(self.groups.kept_channels(self.layers[name], "out", counts) for name in sources)
-            total += int(b * curve.slope / dense) * kept if dense else 0
+            total += int(b * picoseconds / dense) * kept if dense else 0
         return total
 
     @cached_property
@@ -151,10 +134,10 @@ class LatencyModel:
         """Of layers, and of operations."""
         layers = sum(self._layer(timed.shape, self.layers[timed.name], counts) for timed in self.table.layers)
         operations = 0.0
-        for curve, sources in self._operations:
+        for picoseconds, sources in self._operations:
             dense = sum(self.layers[name].outputs for name in sources)
             kept = sum(self._width(self.layers[name], counts) for name in sources)
-            operations += curve.at(kept / dense if dense else 1.0)
+            operations += picoseconds * kept / dense if dense else picoseconds
         return layers, operations
 
     def _layer(self, shape: int, layer: Layer, counts: Mapping[str, int]) -> float:
@@ -200,18 +183,9 @@ def _surface(shape: ShapeTimes, table: LatencyTable) -> _Surface:
     return _Surface(shape.inputs, shape.outputs, alone)
 
 
-def _curve(found: OperationTimes, table: LatencyTable) -> _Curve:
-    """Of what was timed; at the dense widths none where it did not run by itself, or vanishes into its neighbours."""
-    times = {part.share: _alone(part, table) for part in found.narrow} | {1.0: _alone(found, table) or 0.0}
-    known = sorted((share, time) for share, time in times.items() if time is not None)
-    return _Curve(tuple(share for share, _ in known), PICOSECONDS * np.maximum.accumulate([time for _, time in known]))
-
-
-def _alone(part: PartTimes, table: LatencyTable) -> float | None:
-    """Nanoseconds by itself; None where it did not run."""
-    if any(job is not None and table.times_ns[job] is None for job in (part.job, part.once)):
-        return None
-    if part.once is not None:
-        return max(table.ns(part.job) - table.ns(part.once), 0.0)
-    around = sum(table.light(place)[0] for place in part.before) + sum(table.light(place)[1] for place in part.after)
-    return max(table.ns(part.job) - around, 0.0)
+def _alone(found: OperationTimes, table: LatencyTable) -> float:
+    """Nanoseconds of an operation by itself; none of one that did not run by itself, or vanishes into its neighbours."""
+    if table.times_ns[found.job] is None:
+        return 0.0
+    around = sum(table.light(place)[0] for place in found.before) + sum(table.light(place)[1] for place in found.after)
+    return max(table.ns(found.job) - around, 0.0)

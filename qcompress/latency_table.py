@@ -19,10 +19,8 @@ __all__ = [
     "DeviceFacts",
     "LatencyPlan",
     "LatencyTable",
-    "NarrowTimes",
     "NetworkTimes",
     "OperationTimes",
-    "PartTimes",
     "ShapeTimes",
     "TimedLayer",
     "read",
@@ -98,35 +96,14 @@ class ShapeTimes(_Record):
         return self
 
 
-class PartTimes(_Record):
-    """A part of a network in the model `job`, which takes more than the part: the light convolutions `before` and `after` it.
-
-    Of a part that `job` has twice it is the model `once` that is taken off, which has everything else, too.
-    """
-
-    job: Job
-    before: Jobs = ()
-    after: Jobs = ()
-    once: Job | None = None
-
-
-class NarrowTimes(PartTimes):
-    """An operation at a share of its dense widths."""
-
-    share: Annotated[float, Field(gt=0, lt=1)]
-
-
-class OperationTimes(PartTimes):
-    """Any other operation, at its dense widths and at `narrow` ones: `sources` are the layers whose channels it works on."""
+class OperationTimes(_Record):
+    """Any other operation at its dense widths: `sources` are the layers whose channels it works on."""
 
     title: Text
     sources: Annotated[tuple[Name, ...], Field(max_length=1000)]
-    narrow: Annotated[tuple[NarrowTimes, ...], Field(max_length=64)] = ()
-
-    @property
-    def parts(self) -> tuple[PartTimes, ...]:
-        """All that was timed of it."""
-        return (self, *self.narrow)
+    job: Job
+    before: Jobs = ()
+    after: Jobs = ()
 
 
 class NetworkTimes(_Record):
@@ -158,7 +135,7 @@ class LatencyPlan(_Record):
         if any(layer.shape >= len(self.shapes) for layer in self.layers):
             raise ValueError("a layer has a shape that there is not")
         around = [place for shape in self.shapes for place in (*shape.before, *shape.after)]
-        around += [place for found in self.operations for part in found.parts for place in (*part.before, *part.after)]
+        around += [place for found in self.operations for place in (*found.before, *found.after)]
         if any(place >= len(self.carriers) for place in around):
             raise ValueError("a carrier is named that there is not")
         if self.networks[0].pruned:
@@ -176,9 +153,8 @@ class LatencyPlan(_Record):
     @property
     def most_jobs(self) -> int:
         """One more than the largest job that is named."""
-        parts = [part for found in self.operations for part in found.parts]
-        others = [*(part.job for part in parts), *(network.job for network in self.networks)]
-        return 1 + max([*self.needed, *others, *(part.once for part in parts if part.once is not None)])
+        others = [*(found.job for found in self.operations), *(network.job for network in self.networks)]
+        return 1 + max([*self.needed, *others])
 
 
 class LatencyTable(LatencyPlan):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,19 +18,17 @@ from qcompress.alignment import Alignment
 from qcompress.checkpoints import Checkpoint
 from qcompress.errors import InputError, UsageError
 from qcompress.exporters import EXPORTERS, micro, timing
-from qcompress.exporters.anatomy import Anatomy, Call, Operation, dissect
+from qcompress.exporters.anatomy import Anatomy, Call, dissect
 from qcompress.exporters.micro import Micro
 from qcompress.files import claim_file, write_text
-from qcompress.groups import Groups, Layer, Side, in_blocks
+from qcompress.groups import Groups, Layer, Side
 from qcompress.latency_table import (
     CarrierTimes,
     DeviceFacts,
     LatencyPlan,
     LatencyTable,
-    NarrowTimes,
     NetworkTimes,
     OperationTimes,
-    PartTimes,
     ShapeTimes,
     TimedLayer,
 )
@@ -48,12 +45,6 @@ SHARES = (1.0, 0.75, 0.5, 0.25)
 
 MIXED = 6
 """So many further ones keep allowed counts at random: there, layers and other operations weigh differently."""
-
-NARROW = (0.5, 0.25)
-"""Shares of its channels, rounded up to blocks, that an operation is timed at besides all, where caches do not hold it."""
-
-LARGE = 2**18
-"""Numbers that such an operation returns: 1 MiB."""
 
 FEW = 4
 """A side that never shrinks and has no more channels stands in its model as it is."""
@@ -106,7 +97,7 @@ def plan(checkpoint: Checkpoint, groups: Groups, *, threads: int = 1, block: int
     models = _Models()
     networks = tuple(_networks(anatomy, groups, layers, models, block))
     timed, shapes = _layers(anatomy, groups, layers, models, block)
-    operations = tuple(_operations(anatomy, models, block))
+    operations = tuple(_operations(anatomy, models))
     made = LatencyPlan(
         tool=f"qcompress {__version__}",
         architecture=checkpoint.architecture,
@@ -267,37 +258,19 @@ def _grid(dense: int, block: int, multiple: int) -> tuple[int, ...]:
     return tuple(width for width in (*parts, *more, dense) if width % multiple == 0)
 
 
-def _operations(anatomy: Anatomy, models: _Models, block: int) -> Iterator[OperationTimes]:
+def _operations(anatomy: Anatomy, models: _Models) -> Iterator[OperationTimes]:
     """Those that can be cut out of the network; what the others take is known from whole networks only."""
     for found in anatomy.operations:
         if found.node.op_type == "Relu" and all(found.direct) and len(found.returned) == 4:
             continue  # fused into its layer, which is timed with one behind it
-        shares = _shares(found, block) if found.sources and math.prod(found.returned) >= LARGE else ()
         try:
-            dense = _part(found, anatomy, models)
-            narrow = tuple(NarrowTimes(share=share, **dict(_part(found, anatomy, models, share))) for share in shares)
+            job = models.add(micro.operation(found, anatomy.model))
         except ValueError:
             continue
+        before = tuple(models.light(shape[1], shape[2:]) for shape in found.given if len(shape) == 4)
+        after = (models.light(found.returned[1], found.returned[2:]),) if len(found.returned) == 4 else ()
         title = f"{found.node.op_type} {' '.join('x'.join(map(str, shape)) for shape in found.given)}"
-        yield OperationTimes(title=title[:300], sources=found.sources, narrow=narrow, **dict(dense))
-
-
-def _shares(found: Operation, block: int) -> tuple[float, ...]:
-    """NARROW in whole blocks of the narrowest image: a part of a block takes what the block does."""
-    images = [shape[1] for shape in found.given if len(shape) == 4]
-    narrow = {in_blocks(math.ceil(share * min(images)), block) / min(images) for share in NARROW} if images else set()
-    return tuple(sorted(share for share in narrow if share < 1))
-
-
-def _part(found: Operation, anatomy: Anatomy, models: _Models, share: float = 1.0) -> PartTimes:
-    """The operation twice less once, where that can be: both have the same around them. Raises ValueError as `operation`."""
-    job = models.add(micro.operation(found, anatomy.model, share=share))
-    if micro.repeatable(found):
-        return PartTimes(job=models.add(micro.operation(found, anatomy.model, share=share, twice=True)), once=job)
-    given, returned = [micro.narrow(shape, share) for shape in found.given], micro.narrow(found.returned, share)
-    before = tuple(models.light(shape[1], shape[2:]) for shape in given if len(shape) == 4)
-    after = (models.light(returned[1], returned[2:]),) if len(returned) == 4 else ()
-    return PartTimes(job=job, before=before, after=after)
+        yield OperationTimes(title=title[:300], sources=found.sources, job=job, before=before, after=after)
 
 
 def _networks(

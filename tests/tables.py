@@ -24,8 +24,8 @@ def of_plain_costs(jobs: Jobs, groups: Groups, device: DeviceFacts = NOWHERE) ->
         for i, row in zip(shape.inputs, shape.jobs, strict=True):
             for o, job in zip(shape.outputs, row, strict=True):
                 times[job] = light + 2 * i * o
-    for part in (part for operation in plan.operations for part in operation.parts):
-        times[part.job] = 50.0 if part.once is not None else 20.0 * len(part.before) + 30.0 * len(part.after)
+    for operation in plan.operations:
+        times[operation.job] = 20.0 * len(operation.before) + 30.0 * len(operation.after)
     layers = {layer.name: layer for layer in groups.layers}
     for network in plan.networks:
         kept = [

@@ -75,46 +75,10 @@ def test_an_operation_has_as_many_inputs_as_in_its_network(loaded: Checkpoint, g
     written = tmp_path / "dense.onnx"
     EXPORTERS["onnx"](loaded.model, torch.zeros(groups.example_shape), written, opset=18, dynamic=False, metadata={})
     anatomy = dissect(written.read_bytes(), groups.layers, groups.example_shape)
-    added = next(found for found in anatomy.operations if micro.repeatable(found))
-    for twice, expected in ((False, 1 + 1 / 2), (True, 1 + 1 / 2 + 1 / 2)):
-        for share in (1.0, 0.5):
-            model = micro.operation(added, anatomy.model, share=share, twice=twice)
-            assert open_bytes(model.data, "added")(np.ones(model.shape, np.float32)) == pytest.approx(expected)
-
-
-def test_operations_need_not_take_time_by_their_channels(
-    loaded: Checkpoint, groups: Groups, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(profiling, "LARGE", 0)
-    jobs = profiling.plan(loaded, groups, block=4)
-    table = of_plain_costs(jobs, groups)
-    found = next(found for found in table.operations if found.once is not None)
-    dense, half = found.parts  # of eight channels; a quarter is no whole block
-    times = list(table.times_ns)
-    for part, taken in ((dense, 1000.0), (half, 100.0)):
-        times[part.job] = 50.0 + taken
-    layer = next(layer for layer in groups.layers if layer.name == found.sources[0])
-    for network in table.networks:  # all of eight units, or four
-        whole = groups.kept_channels(layer, "out", network.pruned) == layer.outputs
-        times[network.job] = table.ns(network.job) + (1000.0 if whole else 100.0)
-    bent = table.model_copy(update={"times_ns": tuple(times)})
-    straight = bent.model_copy(update={"operations": tuple(f.model_copy(update={"narrow": ()}) for f in bent.operations)})
-    model = LatencyModel(bent, groups)
-    assert model.errors() == pytest.approx([0] * len(table.networks), abs=1e-3)
-    assert max(map(abs, LatencyModel(straight, groups).errors())) > 0.02
-    times[half.job] = None  # it did not run there
-    missing = LatencyModel(bent.model_copy(update={"times_ns": tuple(times)}), groups)
-    assert missing.errors() == pytest.approx(LatencyModel(straight, groups).errors())
-    half_of_all = {group.name: group.size // 2 for group in groups.groups}
-    assert all(model.additive(counts) <= model(counts) for counts in ({}, half_of_all))
-
-
-def test_a_table_from_before_operations_had_widths_is_read(table: LatencyTable, groups: Groups, tmp_path: Path) -> None:
-    old = table.model_dump(mode="json", by_alias=True)
-    for found in old["operations"]:
-        del found["narrow"], found["once"]
-    (tmp_path / "edge.json").write_text(json.dumps(old))
-    assert LatencyModel(read(tmp_path / "edge.json"), groups)({}) > 0
+    added = next(found for found in anatomy.operations if found.node.op_type == "Add" and not any(found.direct))
+    model = micro.operation(added, anatomy.model)
+    outputs = open_bytes(model.data, "added")(np.ones(model.shape, np.float32))
+    assert outputs == pytest.approx(1 + 1 / 2)  # of equal inputs onnxruntime would compute one
 
 
 def test_a_model_that_does_not_run_has_no_time() -> None:
