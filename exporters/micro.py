@@ -49,9 +49,12 @@ class _Builder:
         self.nodes.append(helper.make_node("ConstantOfShape", [f"{name}.shape"], [name], value=filled))
         return name
 
-    def spread(self, given: str, channels: int, name: str, *, bare: bool = False) -> str:
-        """`channels` from one, as a convolution leaves them, or with an activation behind it unless `bare`."""
-        weight = self.weight(f"{name}.spread", (channels, 1, 1, 1))
+    def spread(self, given: str, channels: int, name: str, *, bare: bool = False, size: float = 1.0) -> str:
+        """`channels` from one, as a convolution leaves them, or with an activation behind it unless `bare`.
+
+        ONNX Runtime computes what is written twice once: those that are to be two tensors have weights of another `size`.
+        """
+        weight = self.weight(f"{name}.spread", (channels, 1, 1, 1), size)
         self.nodes.append(helper.make_node("Conv", [given, weight], [f"{name}.before"], kernel_shape=[1, 1]))
         if bare:
             return f"{name}.before"
@@ -132,7 +135,8 @@ def operation(found: Operation, model: onnx.ModelProto) -> Micro:
         if len(shape) != 4:
             node.input[place] = "input"
         elif shape[2:] == largest[2:]:
-            node.input[place] = builder.spread("input", shape[1], f"given{place}", bare=found.direct[number - 1])
+            direct, size = found.direct[number - 1], 1 / number
+            node.input[place] = builder.spread("input", shape[1], f"given{place}", bare=direct, size=size)
         else:
             raise ValueError(f"{node.op_type} has inputs of several sizes")
     if number != len(shapes):

@@ -3,7 +3,8 @@
 
 This file needs nothing but numpy and onnxruntime, so that it can be copied to a device. `qcompress profile --script` writes the
 jobs; `qcompress prune --latency-table edge.json` takes what comes out. On a busy machine only the CPU time of one's own thread
-tells something: with one thread that is the clock. The jobs run in rounds, each round in another order, and the median counts.
+tells something: with one thread that is the clock. What other processes do to caches and memory can only slow a model down:
+the jobs run in rounds, each in another order; of a round the quickest of a few laps counts, of the rounds the lower quartile.
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ __all__ = ["device", "main", "measure"]
 
 ROUNDS = 5
 LEAST_ROUNDS = 3
-LAP_SECONDS = 0.004  # a quick model runs again within a lap until it takes about this long
+LEAST_LAPS = 3
+LAPS_SECONDS = 0.02  # a model runs lap after lap for this long in each round
+LAP_SECONDS = 0.002  # a quick model runs again within a lap until it takes about this long
+QUARTILE = 0.25
 MOST_RUNS = 64
 FOLDED = str(2**30)  # bytes that a constant may grow to when a model is opened: the weights are such constants
 
@@ -35,7 +39,7 @@ Job = tuple[bytes, tuple[int, ...]]
 def measure(
     jobs: Sequence[Job], *, threads: int = 1, seconds: float = 240.0, told: Callable[[float, str], None] | None = None
 ) -> list[float | None]:
-    """Median nanoseconds of one run of each (model, shape of its float32 input); None for a model that cannot run.
+    """Nanoseconds of one run of each undisturbed (model, shape of its float32 input); None for a model that cannot run.
 
     `ROUNDS` rounds, or as many as fit into `seconds`, but `LEAST_ROUNDS`. With one thread the clock is its CPU time, else the
     wall. `told` hears of the share done, 0..1.
@@ -54,10 +58,10 @@ def measure(
                 continue
             try:
                 model, shape = jobs[job]
-                times[job].append(_lap(model, shape, threads, rng))
+                times[job].append(_quickest(model, shape, threads, rng))
             except Exception:  # onnxruntime's exceptions have no common base
                 failed.add(job)
-    return [float(np.median(found)) if found and job not in failed else None for job, found in enumerate(times)]
+    return [float(np.quantile(found, QUARTILE)) if found and job not in failed else None for job, found in enumerate(times)]
 
 
 def device() -> dict[str, str]:
@@ -69,18 +73,22 @@ def device() -> dict[str, str]:
     }
 
 
-def _lap(model: bytes, shape: tuple[int, ...], threads: int, rng: np.random.Generator) -> float:
-    """Nanoseconds of one run, after one that does not count."""
+def _quickest(model: bytes, shape: tuple[int, ...], threads: int, rng: np.random.Generator) -> float:
+    """Nanoseconds of one run in the quickest lap, after runs that do not count."""
     run = _opened(model, shape, threads, rng)
     clock = time.thread_time_ns if threads == 1 else time.perf_counter_ns
     run()
     started = time.perf_counter()
     run()
     repeats = int(min(MOST_RUNS, max(1.0, LAP_SECONDS / max(time.perf_counter() - started, 1e-6))))
-    before = clock()
-    for _ in range(repeats):
-        run()
-    return max(clock() - before, 1) / repeats
+    laps: list[float] = []
+    until = time.perf_counter() + LAPS_SECONDS
+    while len(laps) < LEAST_LAPS or time.perf_counter() < until:
+        before = clock()
+        for _ in range(repeats):
+            run()
+        laps.append(max(clock() - before, 1) / repeats)
+    return min(laps)
 
 
 def _opened(model: bytes, shape: tuple[int, ...], threads: int, rng: np.random.Generator) -> Callable[[], object]:

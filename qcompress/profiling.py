@@ -261,6 +261,8 @@ def _grid(dense: int, block: int, multiple: int) -> tuple[int, ...]:
 def _operations(anatomy: Anatomy, models: _Models) -> Iterator[OperationTimes]:
     """Those that can be cut out of the network; what the others take is known from whole networks only."""
     for found in anatomy.operations:
+        if found.node.op_type == "Relu" and all(found.direct) and len(found.returned) == 4:
+            continue  # fused into its layer, which is timed with one behind it
         try:
             job = models.add(micro.operation(found, anatomy.model))
         except ValueError:
