@@ -59,6 +59,7 @@ from qcompress.reports import (
     to_json,
 )
 from qcompress.rounds import Measured as Timed
+from qcompress.rounds import Round, kept, steady
 from qcompress.selection import Selection
 from qcompress.settings import Limits, Settings
 from qcompress.verify import Quality, Verification
@@ -373,7 +374,9 @@ def _target_facts(job: Job, timed: Latency) -> TargetFacts | None:
     paced = job.paced
     if paced is None:
         return None
-    goal, found = paced.goal, Timed(timed.speedup, timed.ci95, timed.dense_ms, timed.runs)
+    goal, last = paced.goal, Round(1, 1, (Timed(timed.speedup, timed.ci95, timed.dense_ms, timed.runs),))
+    *played, ended = steady((*paced.rounds, last))
+    found = ended.measured
     rounds = tuple(
         RoundFacts(
             allowed=goal.predicted(made.allowed_ps),
@@ -383,8 +386,10 @@ def _target_facts(job: Job, timed: Latency) -> TargetFacts | None:
             runs=made.measured.runs,
             correction=goal.correction(made),
             reached=goal.reached(made.measured),
+            looks=len(made.looks),
+            kept=made.allowed_ps == kept(goal, paced.rounds).allowed_ps,
         )
-        for made in paced.rounds
+        for made in played
     )
     return TargetFacts(
         unit=goal.unit,

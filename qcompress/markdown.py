@@ -150,10 +150,10 @@ def _target(found: TargetFacts) -> Iterator[str]:
     if found.skipped is not None:
         yield f"Target: {asked}{unit}, by the latency table alone: {escape(found.skipped)}."
         return
-    ended = f" No tighter choice was made: {escape(found.ended)}." if found.ended else ""
+    ended = f" No further choice was made: {escape(found.ended)}." if found.ended else ""
     yield (
         f"Target: {asked}{unit}; measured of the ONNX file: {measured}: {said}.{ended} Each choice was timed before it was "
-        "refined and repaired; where it missed, the table was corrected by what was measured over what was predicted:"
+        "refined and repaired; where it missed or overshot, the table was corrected by measured over predicted time:"
     )
     rows = (
         (
@@ -161,7 +161,7 @@ def _target(found: TargetFacts) -> Iterator[str]:
             *(plain(value, 2) for value in (made.allowed, made.predicted, made.measured)),
             _interval(made.ci95),
             plain(made.correction, 3),
-            made.reached,
+            made.reached + ", timed twice" * (made.looks > 1) + ", kept" * made.kept,
         )
         for number, made in enumerate(found.rounds, start=1)
     )

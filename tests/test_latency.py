@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from qcompress import latency, seeds
 from qcompress.errors import InputError, UsageError
+from qcompress.exporters import RUNTIMES
 from qcompress.latency import Lap, Opening, compare, judge, play
 
 
@@ -136,7 +137,7 @@ def test_the_interval_is_that_of_other_runs_not_of_one_opening() -> None:
 
 def test_files_are_opened_anew_in_every_round_unless_they_are_too_slow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, opened = write_network(tmp_path / "x.onnx", 4), []
-    real = latency.RUNTIMES["onnxruntime"]
+    real = RUNTIMES["onnxruntime"]
 
     def watched(*given: Any, **options: Any) -> Any:
         opened.append(given)
