@@ -68,10 +68,11 @@ def _share(groups: Groups, settings: Settings, prices: Mapping[str, Price]) -> C
 
 def _within(groups: Groups, settings: Settings, prices: Mapping[str, Price]) -> Callable[[int], Budget]:
     counted = {"params": Price(groups.params), "macs": Price(groups.macs)}
-    price = _price({**prices, **counted}, settings.budget)
+    price, target = _price({**prices, **counted}, settings.budget), settings.target
+    assert isinstance(target, (AtMost, Speedup))
     most = _most(settings, price)
     return lambda block: cost_within(
-        settings.budget, most, groups.space, price.cost, block=price.block, additive=price.additive
+        settings.budget, most, groups.space, price.cost, block=price.block, additive=price.additive, target=target
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,33 @@ def test_a_speedup_divides_the_dense_time(groups: Groups) -> None:
     price = Price(lambda counts: 100 * groups.macs(counts))
     target, _ = asked(groups, Settings(budget="latency", target=Speedup(2)), {"latency": price})
     assert target.target == 50 * groups.macs()
+    with pytest.raises(UsageError, match="budget latency has not been measured"):
+        asked(groups, Settings(budget="latency"))
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        Settings(budget="latency", target=Speedup(1e6)),
+        Settings(budget="latency", target=AtMost(1e-6)),
+        Settings(budget="params", target=AtMost(1)),
+    ],
+    ids=["speedup", "latency", "params"],
+)
+def test_an_impossible_target_names_one_that_is_possible(groups: Groups, wanted: Settings) -> None:
+    prices = {"latency": Price(groups.macs)}  # picoseconds
+    with pytest.raises(UsageError, match="with the least that every group keeps") as caught:
+        asked(groups, wanted, prices)
+    option, value = str(caught.value.hint).split()[:2]
+    speed = option == "--speedup"
+    named = Speedup(float(value)) if speed else AtMost(parse_amount(value, wanted.budget, option))
+    budget, _ = asked(groups, replace(wanted, target=named), prices)
+    most = int(budget.capacity([size - 1 for size in groups.space.sizes]))
+    assert 0.98 * most < budget.target <= most
+    assert "0.0000 ms" not in caught.value.message
+
+
+def test_what_was_not_measured_is_no_budget(groups: Groups) -> None:
     with pytest.raises(UsageError, match="budget latency has not been measured"):
         asked(groups, Settings(budget="latency"))
 
