@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from qcompress import bisection, commands, html, rank_correlation, targets
 from qcompress._version import __version__
+from qcompress.asking import met_already
 from qcompress.alignment import BLOCKS
 from qcompress.checkpoints import Checkpoint
 from qcompress.commands import given
@@ -116,6 +117,7 @@ def assemble(
             *artifact.notes,
             *checked.notes,
             *_notes(recovered, settings, choice, found),
+            *_met_already(job, choice),
             *_target_notes(target),
             *_restated(checked, others, name, job.metric.unit),
             *_doubts(job.metric, checked),
@@ -155,6 +157,12 @@ def write(report: Report, folder: Path) -> None:
 def checkpoint_facts(checkpoint: Checkpoint) -> CheckpointFacts:
     """What was pruned."""
     return CheckpointFacts(file=given(checkpoint), sha256=checkpoint.sha256, architecture=checkpoint.architecture)
+
+
+def _met_already(job: Job, choice: Choice) -> tuple[str, ...]:
+    """A target that asks for nothing, where nothing else was asked for, such as groups that keep at most so many."""
+    said = None if len(choice.kept) or choice.search is None else met_already(job.settings, job.asked[0])
+    return () if said is None else (said,)
 
 
 def _notes(recovered: Recovered, settings: Settings, choice: Choice, found: Findings) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from torch import nn
 
 from qcompress import surgery, tracing
 from qcompress.architectures.half_unet import HalfUNet
-from qcompress.asking import Price, asked, share_of
+from qcompress.asking import Price, asked, met_already, share_of
 from qcompress.budgets import cost_within
 from qcompress.cli.main import main
 from qcompress.errors import UsageError
@@ -141,6 +141,20 @@ def test_an_impossible_target_names_one_that_is_possible(groups: Groups, wanted:
     assert "0.0000 ms" not in caught.value.message
 
 
+def test_a_target_that_the_dense_network_meets_says_so(groups: Groups) -> None:
+    prices = {"latency": Price(groups.macs)}
+    for wanted, said in (
+        (
+            Settings(budget="macs", target=AtMost(1.2e9)),
+            f"the dense network has {groups.macs():,} MACs already: nothing is removed",
+        ),
+        (Settings(budget="latency", target=AtMost(8)), "ms by the latency table already: nothing is removed"),
+    ):
+        assert said in (met_already(wanted, asked(groups, wanted, prices)[0]) or "")
+    for wanted in (Settings(budget="macs", sparsity=0.0), Settings(budget="macs", target=AtMost(groups.macs() - 1))):
+        assert met_already(wanted, asked(groups, wanted)[0]) is None
+
+
 def test_what_was_not_measured_is_no_budget(groups: Groups) -> None:
     with pytest.raises(UsageError, match="budget latency has not been measured"):
         asked(groups, Settings(budget="latency"))
@@ -171,3 +185,6 @@ def test_a_run_ends_below_its_target(checkpoint: Path, images: Path, tmp_path: P
     report = json.loads((tmp_path / "o" / "report.json").read_text())
     assert 15_000 < report["cost"]["bytes"]["slim"] <= 17_000 < report["cost"]["bytes"]["dense"]
     assert "--target-size 17000" in report["command"]
+    assert not [note for note in report["notes"] if "nothing is removed" in note]
+    assert main(["prune", str(checkpoint), "-o", str(tmp_path / "p"), *fast, "--target-macs", "1.2G"]) == 0
+    assert "already: nothing is removed" in (tmp_path / "p" / "report.md").read_text()
