@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from qcompress import bisection, commands, html, rank_correlation, targets
 from qcompress._version import __version__
-from qcompress.asking import met_already
 from qcompress.alignment import BLOCKS
+from qcompress.asking import met_already
 from qcompress.checkpoints import Checkpoint
 from qcompress.commands import given
 from qcompress.data.images import ImageSet

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 import sys
@@ -210,6 +211,29 @@ def test_the_script_needs_nothing_of_ours(jobs: Jobs, groups: Groups, tmp_path: 
     found = read(script.parent / "edge.json")
     assert found.device.processor
     assert LatencyModel(found, groups)({}) > 0
+
+
+def test_the_script_says_in_one_line_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = base64.b64encode(b"not a model").decode()
+    good, bad, out = tmp_path / "jobs.json", tmp_path / "bad.json", tmp_path / "edge.json"
+    good.write_text(json.dumps({"plan": {"threads": 1}, "jobs": [{"model": model, "shape": [1, 1, 4, 4]}]}))
+    bad.write_text("[]")
+    for given, to, message in (
+        (tmp_path / "none.json", out, "none.json: cannot be read: No such file or directory"),
+        (bad, out, "bad.json: not a jobs file"),
+        (good, tmp_path / "no" / "edge.json", "edge.json: cannot be written: No such file or directory"),
+        (good, out, "none of 1 models ran"),
+    ):
+        assert timing.main([str(given), "-o", str(to)]) == 1
+        (said,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+        assert message in said
+        assert not to.exists()
+
+
+def test_a_script_makes_no_table_here(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["profile", str(checkpoint), "--script", str(tmp_path / "dev"), "-o", str(tmp_path / "foo.json")]) == 2
+    assert "--script and --out are given" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
