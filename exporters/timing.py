@@ -140,6 +140,7 @@ def main(arguments: list[str] | None = None) -> int:
         return _failed(f"{options.jobs}: cannot be read: {error.strerror}")
     except (ValueError, KeyError, TypeError, RecursionError):
         return _failed(f"{options.jobs}: not a jobs file of qcompress profile --script")
+    existed = options.out.exists()
     try:
         options.out.open("a").close()  # before minutes are spent; what is there stays until there is a table
     except OSError as error:
@@ -152,7 +153,7 @@ def main(arguments: list[str] | None = None) -> int:
     missing = sum(found is None for found in times)
     sys.stderr.write("\n")
     if missing == len(times):
-        if not options.out.stat().st_size:
+        if not existed:
             options.out.unlink()
         return _failed(f"none of {len(times)} models ran: nothing is written")
     table = {**given["plan"], "device": device(), "times_ns": times}

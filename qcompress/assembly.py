@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qcompress import bisection, commands, html, rank_correlation, targets
+from qcompress import bisection, commands, html, rank_correlation, table_trust, targets
 from qcompress._version import __version__
 from qcompress.alignment import BLOCKS
 from qcompress.asking import met_already
@@ -119,6 +119,7 @@ def assemble(
             *_notes(recovered, settings, choice, found),
             *_met_already(job, choice),
             *_target_notes(target),
+            *_table_notes(job),
             *_restated(checked, others, name, job.metric.unit),
             *_doubts(job.metric, checked),
             *([job.metric.note] if job.metric.note and choice.search else []),
@@ -368,10 +369,22 @@ def _smallest_facts(job: Job, drop: float) -> SmallestFacts | None:
     )
 
 
+def _table(job: Job) -> LatencyModel | None:
+    """The latency table that the budget was priced by, where one was used."""
+    model = job.prices["latency"].cost if "latency" in job.prices else None
+    return model if isinstance(model, LatencyModel) else None
+
+
+def _table_notes(job: Job) -> tuple[str, ...]:
+    model = _table(job)
+    said = None if model is None else table_trust.doubt(model)
+    return () if said is None else (said,)
+
+
 def _predicted(job: Job, choice: Choice) -> PredictedFacts | None:
     """What the latency table said of the networks, where one was used."""
-    model = job.prices["latency"].cost if "latency" in job.prices else None
-    if not isinstance(model, LatencyModel):
+    model = _table(job)
+    if model is None:
         return None
     times = {"dense_ms": model({}) / 1e9, "slim_ms": model(choice.kept.counts) / 1e9}
     return PredictedFacts(**times, processor=model.table.device.processor)

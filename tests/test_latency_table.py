@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tables import of_plain_costs, table_of
 
-from qcompress import loading, profiling, tracing
+from qcompress import loading, profiling, table_trust, tracing
 from qcompress.asking import Price, asked
 from qcompress.checkpoints import Checkpoint
 from qcompress.cli.main import main
@@ -165,6 +167,34 @@ def test_a_table_of_another_network_is_refused(table: LatencyTable, groups: Grou
         LatencyModel(other, groups)
 
 
+def _timed_otherwise(table: LatencyTable, factors: Sequence[float]) -> LatencyTable:
+    """Whole networks that took other times."""
+    times = list(table.times_ns)
+    for network, factor in zip(table.networks, factors, strict=False):
+        times[network.job] = factor * table.ns(network.job)
+    return table.model_copy(update={"times_ns": tuple(times)})
+
+
+def test_a_table_that_contradicts_itself_is_doubted_and_then_refused(table: LatencyTable, groups: Groups) -> None:
+    sound = LatencyModel(table, groups)
+    table_trust.check(sound)
+    assert table_trust.doubt(sound) is None
+    assert re.match(
+        r"[+-]0\.0 % on the dense network, [+-]0\.0 % with \d+ % of the units removed", table_trust.errors_text(sound)
+    )
+    uneven = LatencyModel(_timed_otherwise(table, [1.5, 1.0, 0.7]), groups)
+    table_trust.check(uneven)
+    assert re.search(r"doubtful: off by [+-]\d+\.\d % (on|with) .*", table_trust.doubt(uneven) or ""), table_trust.errors_text(uneven)
+    hundredfold = table.model_copy(
+        update={"times_ns": tuple(time and time * 100 ** (job % 2) for job, time in enumerate(table.times_ns))}
+    )
+    flat = _timed_otherwise(table, [table.ns(table.networks[0].job) / table.ns(network.job) for network in table.networks])
+    for broken, message in ((hundredfold, r"contradicts itself: off by .*\d %"), (flat, "flat")):
+        with pytest.raises(InputError, match=message) as caught:
+            table_trust.check(LatencyModel(broken, groups))
+        assert "\n" not in caught.value.message
+
+
 def test_a_table_survives_its_file(table: LatencyTable, tmp_path: Path) -> None:
     profiling.write_table(table, tmp_path / "edge.json")
     assert read(tmp_path / "edge.json") == table
@@ -218,13 +248,13 @@ def test_the_script_says_in_one_line_what_is_wrong(tmp_path: Path, capsys: pytes
     good, bad, out = tmp_path / "jobs.json", tmp_path / "bad.json", tmp_path / "edge.json"
     good.write_text(json.dumps({"plan": {"threads": 1}, "jobs": [{"model": model, "shape": [1, 1, 4, 4]}]}))
     bad.write_text("[]")
-    for given, to, message in (
+    for jobs, to, message in (
         (tmp_path / "none.json", out, "none.json: cannot be read: No such file or directory"),
         (bad, out, "bad.json: not a jobs file"),
         (good, tmp_path / "no" / "edge.json", "edge.json: cannot be written: No such file or directory"),
         (good, out, "none of 1 models ran"),
     ):
-        assert timing.main([str(given), "-o", str(to)]) == 1
+        assert timing.main([str(jobs), "-o", str(to)]) == 1
         (said,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
         assert message in said
         assert not to.exists()
