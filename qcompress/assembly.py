@@ -17,13 +17,14 @@ from qcompress.asking import met_already
 from qcompress.checkpoints import Checkpoint
 from qcompress.commands import given
 from qcompress.data.images import ImageSet
-from qcompress.exporters import Artifact
+from qcompress.exporters import Artifact, timing
 from qcompress.files import write_text
 from qcompress.findings import Findings
 from qcompress.gate.limits import Gate, Measured, Outcome, against_limits
 from qcompress.groups import Groups, Side
 from qcompress.latency import Latency
 from qcompress.latency_model import LatencyModel
+from qcompress.latency_table import DeviceFacts
 from qcompress.markdown import target_values, to_markdown
 from qcompress.metrics import Metric
 from qcompress.recover.choice import Recovered
@@ -376,9 +377,15 @@ def _table(job: Job) -> LatencyModel | None:
 
 
 def _table_notes(job: Job) -> tuple[str, ...]:
-    model = _table(job)
-    said = None if model is None else table_trust.doubt(model)
-    return () if said is None else (said,)
+    model, least = _table(job), job.settings.limits.min_speedup
+    if model is None:
+        return ()
+    said = table_trust.doubt(model)
+    notes = () if said is None else (said,)
+    if least is None or not _elsewhere(model):
+        return notes
+    judged = f"--min-speedup {least:g} judges this machine, the latency table is of another ({model.table.device.processor})"
+    return (*notes, f"{judged}: measure there, with qcompress verify --min-speedup")
 
 
 def _predicted(job: Job, choice: Choice) -> PredictedFacts | None:
@@ -387,7 +394,13 @@ def _predicted(job: Job, choice: Choice) -> PredictedFacts | None:
     if model is None:
         return None
     times = {"dense_ms": model({}) / 1e9, "slim_ms": model(choice.kept.counts) / 1e9}
-    return PredictedFacts(**times, processor=model.table.device.processor)
+    return PredictedFacts(**times, processor=model.table.device.processor, elsewhere=_elsewhere(model))
+
+
+def _elsewhere(model: LatencyModel) -> bool:
+    """Whether the table is of another machine than this one."""
+    table, here = model.table.device, DeviceFacts(**timing.device())
+    return (table.processor, table.system) != (here.processor, here.system)
 
 
 def _target_facts(job: Job, timed: Latency) -> TargetFacts | None:

@@ -170,11 +170,15 @@ class WallFacts(Facts):
 
 
 class PredictedFacts(Facts):
-    """What the latency table says of the two networks, in milliseconds, and of which processor it is."""
+    """What the latency table says of the two networks, in milliseconds, and of which processor it is.
+
+    `elsewhere`: the table is of another machine than the one that measured the rest.
+    """
 
     dense_ms: Number
     slim_ms: Number
     processor: Text
+    elsewhere: bool = False
 
 
 class LatencyFacts(Facts):

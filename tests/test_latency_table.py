@@ -184,7 +184,9 @@ def test_a_table_that_contradicts_itself_is_doubted_and_then_refused(table: Late
     )
     uneven = LatencyModel(_timed_otherwise(table, [1.5, 1.0, 0.7]), groups)
     table_trust.check(uneven)
-    assert re.search(r"doubtful: off by [+-]\d+\.\d % (on|with) .*", table_trust.doubt(uneven) or ""), table_trust.errors_text(uneven)
+    assert re.search(r"doubtful: off by [+-]\d+\.\d % (on|with) .*", table_trust.doubt(uneven) or ""), table_trust.errors_text(
+        uneven
+    )
     hundredfold = table.model_copy(
         update={"times_ns": tuple(time and time * 100 ** (job % 2) for job, time in enumerate(table.times_ns))}
     )
@@ -272,13 +274,19 @@ def test_a_run_reports_what_was_predicted(
 ) -> None:
     profiling.write_table(table, tmp_path / "edge.json")
     fast = ["--data", str(images), "--noise", "gaussian:25", "--refine-evals", "0", "--size", str(SIDE), "--quiet"]
-    target = ["--speedup", "1.5", "--latency-table", str(tmp_path / "edge.json"), "--align", "4"]
+    target = ["--speedup", "1.5", "--latency-table", str(tmp_path / "edge.json"), "--align", "4", "--min-speedup", "0.01"]
     assert main(["prune", str(checkpoint), "-o", str(tmp_path / "o"), *fast, *target]) == 0
     report = json.loads((tmp_path / "o" / "report.json").read_text())
     predicted = report["latency"]["predicted"]
     assert predicted["dense_ms"] / predicted["slim_ms"] >= 1.5
     assert report["search"]["budget"] == "latency"
     assert "--speedup 1.5" in report["command"]
-    assert "Predicted by the latency table" in (tmp_path / "o" / "report.md").read_text()
+    text = (tmp_path / "o" / "report.md").read_text()
+    assert "Predicted by the latency table (none)" in text
+    assert re.search(
+        r"predicted to be \d\.\d\d times as fast on the latency table's device, .* on this machine", text.splitlines()[2]
+    )
+    assert predicted["elsewhere"]
+    assert [note for note in report["notes"] if note.startswith("--min-speedup 0.01 judges this machine")]
     assert main(["prune", str(checkpoint), "-o", str(tmp_path / "p"), *fast[:-1], "--latency-table", str(tmp_path)]) == 2
     assert "the budget is filters" in capsys.readouterr().err
