@@ -64,6 +64,7 @@ def test_a_slow_minute_prunes_nothing_further() -> None:
     goal = Goal(AtMost(0.3), 600_000_000)
     first = made_of(goal.most_ps, 299_000_000, measured(1.90, dense_ms=0.6))
     allowed = next_allowed(goal, [first])
+    assert allowed is not None
     assert allowed == pytest.approx(3e8 * 0.299 / (0.6 / 1.9), rel=1e-6)
     second = made_of(allowed, allowed - 1, measured(2.05, dense_ms=0.84))
     assert goal.value(second.measured) == pytest.approx(0.41, abs=1e-3)  # by its own dense time missed by a third
