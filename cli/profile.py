@@ -14,7 +14,9 @@ __all__ = ["profile"]
 
 def profile(
     checkpoint: options.Checkpoint,
-    out: Annotated[Path, typer.Option("--out", "-o", help="The table to write.")] = Path("latency-table.json"),
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The table to write (default: latency-table.json); not with --script.")
+    ] = None,
     size: options.Size = 256,
     threads: Annotated[int, typer.Option(min=1, help="Threads of onnxruntime.")] = 1,
     block: Annotated[
@@ -38,9 +40,16 @@ def profile(
     quiet: options.Quiet = False,
 ) -> None:
     """Measure what every layer of CHECKPOINT takes in ONNX Runtime at other widths: `prune --latency-table` takes the table."""
+    from qcompress.errors import UsageError
     from qcompress.profiling import profile as run
     from qcompress.settings import CheckpointOptions
 
+    if script is not None and out is not None:
+        raise UsageError(
+            "--script and --out are given, expected one of them",
+            f"the table is made on the device: python timing.py jobs.json -o {out}",
+        )
+    path = out or Path("latency-table.json")
     table = run(
         checkpoint,
         CheckpointOptions(arch, options.parse_arch_args(arch_args), trust_pickle),
@@ -48,15 +57,15 @@ def profile(
         threads=threads,
         block=block,
         ignore=tuple(ignore or ()),
-        out=None if script else out,
+        out=None if script else path,
         script=script,
         observer=render.observer(quiet=quiet),
     )
-    files = [str(out)] if script is None else [str(script / "timing.py"), str(script / "jobs.json")]
+    files = [str(path)] if script is None else [str(script / "timing.py"), str(script / "jobs.json")]
     if as_json:
         render.print_json({"files": files, "device": None if table is None else table.device.model_dump()})
     elif table is None:
         render.print_line(f"written to {script}: timing.py, jobs.json; on the device: python timing.py jobs.json -o edge.json")
     else:
         render.print_line(f"{len(table.times_ns)} models timed on {table.device.processor}, {table.threads} thread(s)")
-        render.print_line(f"written to {out}; next: qcompress prune CHECKPOINT --target-latency 8ms --latency-table {out}")
+        render.print_line(f"written to {path}; next: qcompress prune CHECKPOINT --target-latency 8ms --latency-table {path}")

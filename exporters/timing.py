@@ -132,18 +132,42 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("-o", "--out", type=Path, default=Path("edge.json"), help="the table to write (default: edge.json)")
     parser.add_argument("--seconds", type=float, default=240.0, help="time after which no further round begins")
     options = parser.parse_args(arguments)
-    given = json.loads(options.jobs.read_text(encoding="utf-8"))
-    jobs = [(base64.b64decode(job["model"]), tuple(job["shape"])) for job in given["jobs"]]
+    try:
+        given = json.loads(options.jobs.read_text(encoding="utf-8"))
+        jobs = [(base64.b64decode(job["model"]), tuple(job["shape"])) for job in given["jobs"]]
+        threads = given["plan"]["threads"]
+    except OSError as error:
+        return _failed(f"{options.jobs}: cannot be read: {error.strerror}")
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return _failed(f"{options.jobs}: not a jobs file of qcompress profile --script")
+    existed = options.out.exists()
+    try:
+        options.out.open("a").close()  # before minutes are spent; what is there stays until there is a table
+    except OSError as error:
+        return _failed(f"{options.out}: cannot be written: {error.strerror}")
 
     def told(done: float, note: str) -> None:
         sys.stderr.write(f"\r{100 * done:3.0f} %  {note}  ")
 
-    times = measure(jobs, threads=given["plan"]["threads"], seconds=options.seconds, told=told)
-    table = {**given["plan"], "device": device(), "times_ns": times}
-    options.out.write_text(json.dumps(table) + "\n", encoding="utf-8")
+    times = measure(jobs, threads=threads, seconds=options.seconds, told=told)
     missing = sum(found is None for found in times)
-    sys.stderr.write(f"\n{len(times) - missing} of {len(times)} models timed, written to {options.out}\n")
+    sys.stderr.write("\n")
+    if missing == len(times):
+        if not existed:
+            options.out.unlink()
+        return _failed(f"none of {len(times)} models ran: nothing is written")
+    table = {**given["plan"], "device": device(), "times_ns": times}
+    try:
+        options.out.write_text(json.dumps(table) + "\n", encoding="utf-8")
+    except OSError as error:
+        return _failed(f"{options.out}: cannot be written: {error.strerror}")
+    sys.stderr.write(f"{len(times) - missing} of {len(times)} models timed, written to {options.out}\n")
     return 0
+
+
+def _failed(reason: str) -> int:
+    sys.stderr.write(f"error: {reason}\n")
+    return 1
 
 
 if __name__ == "__main__":

@@ -13,9 +13,9 @@ from qcompress.errors import UsageError
 from qcompress.groups import Groups
 from qcompress.protection import protection
 from qcompress.settings import Settings
-from qcompress.targets import AtMost, Smallest, Speedup
+from qcompress.targets import AtMost, Smallest, Speedup, shown, words
 
-__all__ = ["NO_PRICES", "Price", "asked", "share_of"]
+__all__ = ["NO_PRICES", "Price", "asked", "met_already", "share_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +45,15 @@ def asked(groups: Groups, settings: Settings, prices: Mapping[str, Price] = NO_P
     return aligned_budget(settings.search.align, at, groups.widths, largest, limits.multiples, limits.ceilings)
 
 
+def met_already(settings: Settings, target: Budget) -> str | None:
+    """That the dense network meets the target as it is, so that nothing has to go; None where it does not, or for a share."""
+    if target.target > 0 or not isinstance(settings.target, (AtMost, Speedup)):
+        return None
+    by = " by the latency table" if settings.budget == "latency" else ""
+    option = " ".join(words(settings.target, settings.sparsity, settings.budget))
+    return f"{option}: the dense network has {shown(target.dense, settings.budget)}{by} already: nothing is removed"
+
+
 def share_of(settings: Settings, target: Budget) -> float:
     """The share of the budget's capacity that was asked for."""
     if settings.target is None or isinstance(settings.target, Smallest):
@@ -68,10 +77,11 @@ def _share(groups: Groups, settings: Settings, prices: Mapping[str, Price]) -> C
 
 def _within(groups: Groups, settings: Settings, prices: Mapping[str, Price]) -> Callable[[int], Budget]:
     counted = {"params": Price(groups.params), "macs": Price(groups.macs)}
-    price = _price({**prices, **counted}, settings.budget)
+    price, target = _price({**prices, **counted}, settings.budget), settings.target
+    assert isinstance(target, (AtMost, Speedup))
     most = _most(settings, price)
     return lambda block: cost_within(
-        settings.budget, most, groups.space, price.cost, block=price.block, additive=price.additive
+        settings.budget, most, groups.space, price.cost, block=price.block, additive=price.additive, target=target
     )
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from qcompress import bisection, commands, html, rank_correlation
 from qcompress._version import __version__
 from qcompress.alignment import BLOCKS
-from qcompress.assembly_notes import doubts, notes_of, restated, target_notes
+from qcompress.assembly_notes import doubts, elsewhere, met_notes, notes_of, restated, table_notes, table_of, target_notes
 from qcompress.checkpoints import Checkpoint
 from qcompress.commands import given
 from qcompress.data.images import ImageSet
@@ -23,7 +23,6 @@ from qcompress.findings import Findings
 from qcompress.gate.limits import Gate, Measured, Outcome, against_limits
 from qcompress.groups import Groups, Side
 from qcompress.latency import Latency
-from qcompress.latency_model import LatencyModel
 from qcompress.markdown import to_markdown
 from qcompress.metrics import Metric
 from qcompress.recover.choice import Recovered
@@ -60,6 +59,7 @@ from qcompress.reports import (
     to_json,
 )
 from qcompress.rounds import Measured as Timed
+from qcompress.rounds import Round, kept, steady
 from qcompress.selection import Selection
 from qcompress.settings import Limits, Settings
 from qcompress.verify import Quality, Verification
@@ -117,7 +117,9 @@ def assemble(
             *artifact.notes,
             *checked.notes,
             *notes_of(recovered, job, choice, found),
+            *met_notes(job, choice),
             *target_notes(target),
+            *table_notes(job),
             *restated(checked, others, name, job.metric.unit),
             *doubts(job.metric, checked),
             *([job.metric.note] if job.metric.note and choice.search else []),
@@ -273,11 +275,11 @@ def _smallest_facts(job: Job, drop: float) -> SmallestFacts | None:
 
 def _predicted(job: Job, choice: Choice) -> PredictedFacts | None:
     """What the latency table said of the networks, where one was used."""
-    model = job.prices["latency"].cost if "latency" in job.prices else None
-    if not isinstance(model, LatencyModel):
+    model = table_of(job)
+    if model is None:
         return None
     times = {"dense_ms": model({}) / 1e9, "slim_ms": model(choice.kept.counts) / 1e9}
-    return PredictedFacts(**times, processor=model.table.device.processor)
+    return PredictedFacts(**times, processor=model.table.device.processor, elsewhere=elsewhere(model))
 
 
 def _target_facts(job: Job, timed: Latency) -> TargetFacts | None:
@@ -285,7 +287,9 @@ def _target_facts(job: Job, timed: Latency) -> TargetFacts | None:
     paced = job.paced
     if paced is None:
         return None
-    goal, found = paced.goal, Timed(timed.speedup, timed.ci95, timed.dense_ms, timed.runs)
+    goal, last = paced.goal, Round(1, 1, (Timed(timed.speedup, timed.ci95, timed.dense_ms, timed.runs),))
+    *played, ended = steady((*paced.rounds, last))
+    found = ended.measured
     rounds = tuple(
         RoundFacts(
             allowed=goal.predicted(made.allowed_ps),
@@ -295,8 +299,10 @@ def _target_facts(job: Job, timed: Latency) -> TargetFacts | None:
             runs=made.measured.runs,
             correction=goal.correction(made),
             reached=goal.reached(made.measured),
+            looks=len(made.looks),
+            kept=made.allowed_ps == kept(goal, paced.rounds).allowed_ps,
         )
-        for made in paced.rounds
+        for made in played
     )
     return TargetFacts(
         unit=goal.unit,

@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from qcompress import targets
+from qcompress import table_trust, targets
 from qcompress.alignment import BLOCKS
-from qcompress.asking import asked
+from qcompress.asking import asked, met_already
 from qcompress.errors import UsageError
+from qcompress.exporters import timing
 from qcompress.findings import Findings
+from qcompress.latency_model import LatencyModel
+from qcompress.latency_table import DeviceFacts
 from qcompress.markdown import target_values
 from qcompress.metrics import Metric
 from qcompress.recover.choice import Recovered
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
     from qcompress.deciding import Choice
     from qcompress.jobs import Job
 
-__all__ = ["doubts", "notes_of", "restated", "target_notes"]
+__all__ = ["doubts", "elsewhere", "met_notes", "notes_of", "restated", "table_notes", "table_of", "target_notes"]
 
 
 def notes_of(recovered: Recovered, job: Job, choice: Choice, found: Findings) -> tuple[str, ...]:
@@ -138,3 +141,34 @@ def target_notes(target: TargetFacts | None) -> tuple[str, ...]:
     tried = f"after {len(target.rounds)} choice{'s' * (len(target.rounds) != 1)}"
     ended = f"; {target.ended}" if target.ended else ""
     return (f"the target is missed: asked {asked}{unit}, measured {measured} {tried}{ended}",)
+
+
+def met_notes(job: Job, choice: Choice) -> tuple[str, ...]:
+    """A target that asks for nothing, where nothing else was asked for, such as groups that keep at most so many."""
+    said = None if len(choice.kept) or choice.search is None else met_already(job.settings, job.asked[0])
+    return () if said is None else (said,)
+
+
+def table_of(job: Job) -> LatencyModel | None:
+    """The latency table that the budget was priced by, where one was used."""
+    model = job.prices["latency"].cost if "latency" in job.prices else None
+    return model if isinstance(model, LatencyModel) else None
+
+
+def elsewhere(model: LatencyModel) -> bool:
+    """Whether the table is of another machine than this one."""
+    table, here = model.table.device, DeviceFacts(**timing.device())
+    return (table.processor, table.system) != (here.processor, here.system)
+
+
+def table_notes(job: Job) -> tuple[str, ...]:
+    """What is doubtful about a latency table, and which machine a limit judges."""
+    model, least = table_of(job), job.settings.limits.min_speedup
+    if model is None:
+        return ()
+    said = table_trust.doubt(model)
+    notes = () if said is None else (said,)
+    if least is None or not elsewhere(model):
+        return notes
+    judged = f"--min-speedup {least:g} judges this machine, the latency table is of another ({model.table.device.processor})"
+    return (*notes, f"{judged}: measure there, with qcompress verify --min-speedup")

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from qcompress.errors import UsageError
 from qcompress.selection import UnitSpace
-from qcompress.targets import UNITS, shown
+from qcompress.targets import UNITS, AtMost, Speedup, reachable, shown
 
 __all__ = ["BUDGETS", "Allocating", "Budget", "Cost", "CostBudget", "CountBudget", "budget", "cost_share", "cost_within"]
 
@@ -249,18 +249,29 @@ def cost_share(
 
 
 def cost_within(
-    name: str, most: float, space: UnitSpace, cost: Cost, *, block: int = 1, additive: Cost | None = None
+    name: str,
+    most: float,
+    space: UnitSpace,
+    cost: Cost,
+    *,
+    block: int = 1,
+    additive: Cost | None = None,
+    target: AtMost | Speedup | None = None,
 ) -> CostBudget:
-    """The budget that leaves at most `most` of a cost. Raises UsageError where the floors do not allow it."""
+    """The budget that leaves at most `most` of a cost. Raises UsageError where the floors do not allow it.
+
+    `target` is what the user asked for, whose largest value the hint then has.
+    """
     dense = cost({})
-    target, largest = max(0, dense - math.floor(most)), _most(space, cost)
-    if target > largest:
+    freed, largest = max(0, dense - math.floor(most)), _most(space, cost)
+    if freed > largest:
         least = dense - largest
+        instead = "ask for more" if target is None else f"{reachable(target, name, least, dense)} is the most that they allow"
         raise UsageError(
             f"at most {shown(most, name)} are to stay, but with the least that every group keeps {shown(least, name)} do",
-            "ask for more, or allow less with --floor or --ignore",
+            f"{instead}; --floor and --ignore say what they keep",
         )
-    return CostBudget(space, name, cost, target, block, additive)
+    return CostBudget(space, name, cost, freed, block, additive)
 
 
 def _most(space: UnitSpace, cost: Cost) -> int:

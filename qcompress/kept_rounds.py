@@ -1,7 +1,7 @@
 """The rounds of a latency target on disk: times are never measured alike twice, and a run that goes on must choose alike.
 
 One JSON file of numbers. What comes back is data from a stranger: bounded, validated, and used only where every round follows
-from the one before by the rules of `qcompress.rounds`.
+from those before by the rules of `qcompress.rounds`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from qcompress.files import write_text
-from qcompress.rounds import MOST, Goal, Measured, Round, consistent
+from qcompress.rounds import LOOKS, MOST, Goal, Measured, Round, consistent
 
 __all__ = ["FILE", "forget", "keep", "recall"]
 
@@ -40,11 +40,11 @@ class _Measured(_Record):
 class _Round(_Record):
     allowed_ps: Picoseconds
     predicted_ps: Picoseconds
-    measured: _Measured
+    looks: Annotated[tuple[_Measured, ...], Field(min_length=1, max_length=LOOKS)]
 
     def round(self) -> Round:
         """As it was measured."""
-        return Round(self.allowed_ps, self.predicted_ps, Measured(**self.measured.model_dump()))
+        return Round(self.allowed_ps, self.predicted_ps, tuple(Measured(**look.model_dump()) for look in self.looks))
 
 
 class _Rounds(_Record):

@@ -1,9 +1,12 @@
 """Which of two files is faster, on a machine that does other things too.
 
 One after the other, on a busy machine, tells nothing: the load changes between the two. So both run in turn, in rounds of
-A, B, A' (the dense network, the slim one, the dense one opened a second time) in random order, each lap timed by the CPU time
-of its thread; the speedup is the median over rounds of sqrt(A A') / B, with the interval between order statistics that holds
-the median with 95 % whatever the distribution, and A / A' says what this machine takes for a difference where there is none.
+A, B, A' (the dense network, the slim one, the dense one opened a second time), laps in random order, each timed by the CPU time
+of its thread. Where a file's buffers come to lie in memory is worth some per cent of its time and stays as it is until the file
+is closed, so laps between files that stay open agree with one another more than with the next run: every round opens all three
+anew, and has one time of each, the median of its laps. The speedup is the median over rounds of sqrt(A A') / B, with the
+interval between order statistics that holds the median with 95 % whatever the distribution, and A / A' says what this machine
+takes for a difference where there is none.
 """
 
 from __future__ import annotations
@@ -22,17 +25,19 @@ from qcompress import seeds
 from qcompress.errors import UsageError
 from qcompress.exporters import RUNTIMES
 
-__all__ = ["Judgement", "Lap", "Latency", "Rounds", "Verdict", "WallTimes", "compare", "judge", "play"]
+__all__ = ["Judgement", "Lap", "Latency", "Opening", "Rounds", "Verdict", "WallTimes", "compare", "judge", "play"]
 
 Verdict = Literal["faster", "slower", "no difference shown"]
 Lap = Callable[[int], tuple[float, float]]  # contestant 0, 1, 2 (A, B, A') -> (counted seconds, wall seconds) of one run
+Opening = Callable[[Sequence[int]], Lap]  # opens the contestants in this order
 
 _PRECISION = 0.02  # half-width of the interval of the speedup at which measuring stops; no smaller difference is claimed
-_LEAST_ROUNDS = 15
+_LEAST_ROUNDS = 8  # the whole range of so few holds the median with 99 %: what looks narrow early is not that by luck
 _LEAST_FOR_VERDICT = 6  # with fewer, even the whole range of the rounds is no 95 % interval of their median
 _WARM_UP_SECONDS = 0.5
 _LAP_SECONDS = 0.002  # a lap repeats a quick network until it takes about this long
 _MOST_REPEATS = 10_000
+_MOST_LAPS = 3  # of each in a round
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,8 @@ class WallTimes:
 @dataclass(frozen=True)
 class Latency:
     """Dense against slim. `speedup` is dense time over slim time; `ci95` its interval, `noise` that of dense against dense.
+
+    `runs` are rounds, those that the intervals are over.
 
     `dense_ms` and `slim_ms` are medians in milliseconds of `clock` time per run; the wall times stand beside them. `verdict` is
     "faster" or "slower" only where the interval leaves 1 by more than the noise, and by more than 2 %.
@@ -68,7 +75,7 @@ class Latency:
 
 @dataclass(frozen=True, eq=False)
 class Rounds:
-    """Seconds per run, (rounds, 3), columns A, B, A': by the clock that counts, and on the wall."""
+    """Seconds per run, columns A, B, A': by the clock that counts, (rounds, 3), and on the wall, (laps of all rounds, 3)."""
 
     counted: NDArray[np.float64]
     wall: NDArray[np.float64]
@@ -98,7 +105,8 @@ def compare(
     """Measures both files, each in one of RUNTIMES, on `input_array`, a batch (N, C, H, W) that both accept.
 
     With one thread the clock is the CPU time of that thread, which other processes hardly touch; with more it is the wall.
-    Takes about 5 s, at most `max_seconds` and one round. Raises InputError for a file that cannot be read or run.
+    Takes 3 to 20 s, at most `max_seconds` and one round. Files so slow that too few rounds for an interval would fit into that
+    stay open, and every round is of one lap. Raises InputError for a file that cannot be read or run.
     """
     if threads < 1:
         raise UsageError(f"threads must be at least 1, got {threads}")
@@ -106,10 +114,13 @@ def compare(
         raise UsageError(f"max_seconds must be above 0, got {max_seconds}")
     until = time.perf_counter() + max_seconds
     contestants = ((dense_runtime, dense_path), (slim_runtime, slim_path), (dense_runtime, dense_path))
-    runs = [RUNTIMES[runtime](path, threads).bind(input_array) for runtime, path in contestants]
-    repeats = _warm_up(runs, min(_WARM_UP_SECONDS, max_seconds / 4))
-    clock = time.thread_time_ns if threads == 1 else time.perf_counter_ns
-    rounds = play(_timed(runs, repeats, clock), seed, lambda: time.perf_counter() < until)
+
+    def opened(order: Sequence[int]) -> list[Callable[[], object]]:
+        runs = {place: RUNTIMES[contestants[place][0]](contestants[place][1], threads).bind(input_array) for place in order}
+        return [runs[place] for place in range(len(contestants))]
+
+    opening, laps = _prepared(opened, time.thread_time_ns if threads == 1 else time.perf_counter_ns, max_seconds)
+    rounds = play(opening, seed, lambda: time.perf_counter() < until, laps)
     judgement = judge(rounds.counted)
     dense, slim = rounds.wall[:, [0, 2]], rounds.wall[:, 1]
     return Latency(
@@ -128,20 +139,20 @@ def compare(
     )
 
 
-def play(lap: Lap, seed: int, go_on: Callable[[], bool]) -> Rounds:
-    """Rounds of A, B, A', each in a fresh random order, until the interval is tight or `go_on` says no; at least one.
+def play(opened: Opening, seed: int, go_on: Callable[[], bool], laps: int = 1) -> Rounds:
+    """Rounds until the interval is tight or `go_on` says no; at least one.
 
-    The order depends on `seed` alone.
+    Each opens A, B, A' anew and has so many `laps` of each. Openings and laps are in fresh random orders, which depend on
+    `seed` alone.
     """
     rng = seeds.stream(seed, "latency.order")
-    counted: list[list[float]] = []
-    wall: list[list[float]] = []
+    counted: list[NDArray[np.float64]] = []
+    wall: list[NDArray[np.float64]] = []
     look = _LEAST_ROUNDS
     while True:
-        counted.append([0.0] * 3)
-        wall.append([0.0] * 3)
-        for contestant in rng.permutation(3).tolist():
-            counted[-1][contestant], wall[-1][contestant] = lap(contestant)
+        found = _round(opened(rng.permutation(3).tolist()), rng, laps)
+        counted.append(np.median(found[..., 0], 0))
+        wall.append(found[..., 1])
         done = False
         if len(counted) == look:
             judgement = judge(np.array(counted))
@@ -149,7 +160,16 @@ def play(lap: Lap, seed: int, go_on: Callable[[], bool]) -> Rounds:
             done = (high - low) / 2 < _PRECISION * judgement.speedup
             look += math.ceil(look / 4)  # the more often one looks, the sooner chance ends it
         if done or not go_on():
-            return Rounds(np.array(counted), np.array(wall))
+            return Rounds(np.array(counted), np.concatenate(wall))
+
+
+def _round(lap: Lap, rng: np.random.Generator, laps: int) -> NDArray[np.float64]:
+    """(laps, 3, 2) counted and wall seconds."""
+    found = np.zeros((laps, 3, 2))
+    for number in range(laps):
+        for contestant in rng.permutation(3).tolist():
+            found[number, contestant] = lap(contestant)
+    return found
 
 
 def judge(counted: NDArray[np.float64]) -> Judgement:
@@ -184,8 +204,34 @@ def _interval(ratios: NDArray[np.float64]) -> tuple[float, float]:
     return float(ordered[place]), float(ordered[count - 1 - place])
 
 
-def _warm_up(runs: Sequence[Callable[[], object]], seconds: float) -> list[int]:
-    """Runs all in turn for `seconds`, each once at least; how often each is to be repeated within a lap."""
+def _prepared(
+    opened: Callable[[Sequence[int]], list[Callable[[], object]]], clock: Callable[[], int], max_seconds: float
+) -> tuple[Opening, int]:
+    """How a round opens its files, warm, and how many laps it has; files too slow for that stay open, see `compare`."""
+    start = time.perf_counter()
+    runs = opened(range(3))
+    opening_seconds = time.perf_counter() - start
+    quickest = _warm_up(runs, min(_WARM_UP_SECONDS, max_seconds / 4))
+    repeats = [max(1, min(_MOST_REPEATS, math.ceil(_LAP_SECONDS / max(best, 1e-9)))) for best in quickest]
+    seconds = max(1e-9, sum(count * best for count, best in zip(repeats, quickest, strict=True)))
+    opening_seconds += sum(quickest)
+    share = max_seconds / 2  # the other half is for the load, of which the quickest runs know little
+    if _LEAST_FOR_VERDICT * (opening_seconds + seconds) > share:
+        stay = _timed(runs, repeats, clock)
+        return lambda _: stay, 1
+    runs.clear()  # closed before others are opened: there is memory for three at a time
+
+    def anew(order: Sequence[int]) -> Lap:
+        fresh = opened(order)
+        _warm_up(fresh, 0.0)
+        return _timed(fresh, repeats, clock)
+
+    laps = math.floor((share / _LEAST_ROUNDS - opening_seconds) / seconds)
+    return anew, max(1, min(_MOST_LAPS, laps))
+
+
+def _warm_up(runs: Sequence[Callable[[], object]], seconds: float) -> list[float]:
+    """Runs all in turn for `seconds`, each once at least; the seconds of the quickest run of each."""
     until = time.perf_counter() + seconds
     quickest = [math.inf] * len(runs)
     while True:
@@ -194,7 +240,7 @@ def _warm_up(runs: Sequence[Callable[[], object]], seconds: float) -> list[int]:
             run()
             quickest[number] = min(quickest[number], time.perf_counter() - start)
         if time.perf_counter() >= until:
-            return [max(1, min(_MOST_REPEATS, math.ceil(_LAP_SECONDS / max(best, 1e-9)))) for best in quickest]
+            return quickest
 
 
 def _timed(runs: Sequence[Callable[[], object]], repeats: Sequence[int], clock: Callable[[], int]) -> Lap:

@@ -42,7 +42,10 @@ def headline(report: Report) -> str:
     if metric.dense is not None and result is not None:
         parts.append(f"{_metric_name(metric)} {_value(metric.dense, metric)} → {_value(result, metric)}")
     if report.latency is not None:
-        parts.append(_speed(report.latency))
+        there, here = _elsewhere(report.latency), _speed(report.latency)
+        parts += (
+            [here] if there is None else [f"predicted to be {_ratio(there)} on {there.processor}", f"{here} on this machine"]
+        )
     if report.parity is not None and not report.parity.passed:
         parts.append("but the ONNX file does not compute what PyTorch computes")
     return ", ".join(parts)
@@ -70,7 +73,12 @@ def summary_rows(report: Report) -> list[tuple[str, str, str, str]]:
         rows.append(("SSIM", plain(metric.ssim.dense, 4), plain(ours, 4), _change(metric.ssim.dense, ours, 4)))
     if report.latency is not None:
         latency = report.latency
-        rows.append(("latency", plain(latency.dense_ms, 2, " ms"), plain(latency.slim_ms, 2, " ms"), _speed(latency)))
+        there = _elsewhere(latency)
+        if there is not None:
+            times = (plain(there.dense_ms, 2, " ms"), plain(there.slim_ms, 2, " ms"))
+            rows.append(("latency on the table's device, predicted", *times, _ratio(there)))
+        title = "latency" if there is None else "latency on this machine"
+        rows.append((title, plain(latency.dense_ms, 2, " ms"), plain(latency.slim_ms, 2, " ms"), _speed(latency)))
     return [row for row in rows if row[1:3] != ("-", "-")]
 
 
@@ -130,10 +138,10 @@ def _quality_notes(report: Report) -> Iterator[str]:
 def _predicted_latency(latency: LatencyFacts, found: PredictedFacts) -> str:
     """What the table said, beside what was measured here."""
     times = f"{plain(found.dense_ms, 2, ' ms')} and {plain(found.slim_ms, 2, ' ms')}"
-    ratio = found.dense_ms / found.slim_ms if found.dense_ms and found.slim_ms else None
+    where = "on this machine, which is another" if found.elsewhere else "here"
     return (
-        f"Predicted by the latency table ({escape(found.processor)}): {times}, {plain(ratio, 2)} times as fast; "
-        f"measured here: {plain(latency.speedup, 2)} times."
+        f"Predicted by the latency table ({escape(found.processor)}): {times}, {_ratio(found)}; "
+        f"measured {where}: {plain(latency.speedup, 2)} times."
     )
 
 
@@ -150,10 +158,10 @@ def _target(found: TargetFacts) -> Iterator[str]:
     if found.skipped is not None:
         yield f"Target: {asked}{unit}, by the latency table alone: {escape(found.skipped)}."
         return
-    ended = f" No tighter choice was made: {escape(found.ended)}." if found.ended else ""
+    ended = f" No further choice was made: {escape(found.ended)}." if found.ended else ""
     yield (
         f"Target: {asked}{unit}; measured of the ONNX file: {measured}: {said}.{ended} Each choice was timed before it was "
-        "refined and repaired; where it missed, the table was corrected by what was measured over what was predicted:"
+        "refined and repaired; where it missed or overshot, the table was corrected by measured over predicted time:"
     )
     rows = (
         (
@@ -161,7 +169,7 @@ def _target(found: TargetFacts) -> Iterator[str]:
             *(plain(value, 2) for value in (made.allowed, made.predicted, made.measured)),
             _interval(made.ci95),
             plain(made.correction, 3),
-            made.reached,
+            made.reached + ", timed twice" * (made.looks > 1) + ", kept" * made.kept,
         )
         for number, made in enumerate(found.rounds, start=1)
     )
@@ -241,7 +249,18 @@ def _change(before: float | None, after: float | None, digits: int) -> str:
     return "-" if before is None or after is None else signed(after - before, digits)
 
 
+def _elsewhere(latency: LatencyFacts) -> PredictedFacts | None:
+    """What was predicted for another machine than the one that measured."""
+    return latency.predicted if latency.predicted is not None and latency.predicted.elsewhere else None
+
+
+def _ratio(found: PredictedFacts) -> str:
+    ratio = found.dense_ms / found.slim_ms if found.dense_ms and found.slim_ms else None
+    return f"{plain(ratio, 2)} times as fast"
+
+
 def _speed(latency: LatencyFacts) -> str:
+    """What was measured."""
     if latency.speedup is None:
         return latency.verdict
     if latency.verdict == "no difference shown":

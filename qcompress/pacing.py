@@ -1,7 +1,7 @@
-"""A latency target as a closed loop: choose by the table, cut, time; where it is missed, correct the table and choose again.
+"""A latency target as a closed loop: choose by the table, cut, time; where that missed or overshot, correct the table, again.
 
 It comes before what is expensive. Time does not depend on weights, so a choice is timed as it is cut, neither refined nor
-repaired nor trained; those are done once, for the last choice. What no budget changes is computed once (`memo`).
+repaired nor trained; those are done once, for the choice that is kept. What no budget changes is computed once (`memo`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from qcompress.gradual import Aim
 from qcompress.latency import Latency
 from qcompress.latency_model import LatencyModel
 from qcompress.latency_table import DeviceFacts
-from qcompress.rounds import MOST, Goal, Measured, Paced, Round
+from qcompress.rounds import Goal, Measured, Paced, Round, doubtful, kept, next_allowed, steady
 from qcompress.searching import is_remote
 from qcompress.settings import RefineOptions
 from qcompress.targets import AtMost, Speedup
@@ -67,9 +67,9 @@ def paced(job: Job, choose: Choosing, time: Timing, folder: Path, *, resume: boo
     for place in places[1:]:
         with keeping.attempted(job.watch.say):
             kept_rounds.keep(place, key, rounds)
-    missed = goal.reached(rounds[-1].measured) == "missed"
-    ended = _out_of_reach(job, goal.allowed_after(rounds[-1])) if missed and len(rounds) < MOST else None
-    aim = _aim(job, rounds[-1].allowed_ps) if len(rounds) > 1 else None
+    further = next_allowed(goal, rounds)
+    ended = None if further is None else _out_of_reach(job, further)
+    aim = _aim(job, kept(goal, rounds).allowed_ps) if len(rounds) > 1 else None
     return replace(job, aim=aim, paced=Paced(goal, rounds, ended=ended))
 
 
@@ -86,21 +86,28 @@ def _skipped(job: Job, model: LatencyModel) -> str | None:
 
 
 def _played(job: Job, goal: Goal, model: LatencyModel, choose: Choosing, time: Timing) -> tuple[Round, ...]:
-    """The rounds, until one does not miss, none is left, or the floors of the groups allow no tighter choice."""
+    """The rounds, until one will do, none is left, or the floors of the groups allow no tighter choice."""
     rounds: list[Round] = []
     allowed = goal.most_ps
     while True:
         plain = replace(job.settings, refine=RefineOptions(evaluations=0))
         at = replace(job, settings=plain, aim=_aim(job, allowed) if rounds else None)
         selection = choose(at)
-        found = time(at, selection)
-        measured = Measured(found.speedup, found.ci95, found.dense_ms, found.runs)
-        rounds.append(Round(allowed, model(selection.counts), measured))
-        allowed = goal.allowed_after(rounds[-1])
-        again = goal.reached(measured) == "missed" and len(rounds) < MOST and _out_of_reach(job, allowed) is None
-        job.watch.say(_said(goal, rounds, again=again))
-        if not again:
+        rounds.append(Round(allowed, model(selection.counts), (_look(time(at, selection)),)))
+        while doubtful(goal, rounds):
+            job.watch.say(f"{_said(goal, rounds)}; much else than the table says: timed again")
+            rounds[-1] = replace(rounds[-1], looks=(*rounds[-1].looks, _look(time(at, selection))))
+        further = next_allowed(goal, rounds)
+        if further is None or _out_of_reach(job, further) is not None:
+            job.watch.say(_said(goal, rounds))
             return tuple(rounds)
+        correction = goal.correction(steady(rounds)[-1])
+        job.watch.say(f"{_said(goal, rounds)}; the table is corrected by {correction:.3f}, and another choice made")
+        allowed = further
+
+
+def _look(found: Latency) -> Measured:
+    return Measured(found.speedup, found.ci95, found.dense_ms, found.runs)
 
 
 def _aim(job: Job, allowed_ps: int) -> Aim:
@@ -117,16 +124,15 @@ def _out_of_reach(job: Job, allowed_ps: int) -> str | None:
     return None
 
 
-def _said(goal: Goal, rounds: list[Round], *, again: bool) -> str:
-    made = rounds[-1]
+def _said(goal: Goal, rounds: list[Round]) -> str:
+    made = steady(rounds)[-1]
     low, high = goal.interval(made.measured)
     unit = " ms" if goal.unit == "ms" else ""
-    text = (
-        f"choice {len(rounds)}: predicted {goal.predicted(made.predicted_ps):.2f}{unit}, measured "
-        f"{goal.value(made.measured):.2f}{unit} ({low:.2f} to {high:.2f}), asked {goal.asked:g}{unit}: "
-        f"{goal.reached(made.measured)}"
+    return (
+        f"choice {len(rounds)}: predicted {goal.predicted(made.predicted_ps):.3g}{unit}, measured "
+        f"{goal.value(made.measured):.3g}{unit} ({low:.3g} to {high:.3g}), asked {goal.asked:g}{unit}: "
+        f"{'overshot' if goal.overshot(made.measured) else goal.reached(made.measured)}"
     )
-    return f"{text}; the table is corrected by {goal.correction(made):.3f}, and another choice made" if again else text
 
 
 def _places(job: Job, folder: Path) -> list[Path]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from qcompress import table_trust
 from qcompress._version import __version__
 from qcompress.asking import NO_PRICES, Price, asked
 from qcompress.checkpoints import Checkpoint
@@ -42,8 +43,8 @@ def priced(
 
     A latency table that is measured is kept in `folder`.
 
-    Raises UsageError where the budget cannot be met, before anything else is done; InputError for a table that is damaged or of
-    another network; ExportError.
+    Raises UsageError where the budget cannot be met, before anything else is done; InputError for a table that is damaged, of
+    another network or contradicts itself; ExportError.
     """
     prices = NO_PRICES
     if settings.budget == "size":
@@ -51,8 +52,12 @@ def priced(
             prices = {"size": Price(_file_size(checkpoint, groups, shape, settings))}
     if settings.budget == "latency":
         model = LatencyModel(_table(settings, checkpoint, groups, watch, folder), groups)
-        errors = ", ".join(f"{100 * error:+.1f} %" for error in model.errors())
-        watch.say(f"latency table: {model.table.device.processor}; off by {errors} on the whole networks that were timed")
+        table_trust.check(model)
+        watch.say(
+            f"latency table: {model.table.device.processor}; whole networks that were timed: {table_trust.errors_text(model)}"
+        )
+        if (doubt := table_trust.doubt(model)) is not None:
+            watch.say(f"warning: {doubt}")
         prices = {"latency": Price(model, model.table.block, model.additive)}
     asked(groups, replace(settings, sparsity=0.0) if isinstance(settings.target, Smallest) else settings, prices)
     return prices

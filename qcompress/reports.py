@@ -170,11 +170,15 @@ class WallFacts(Facts):
 
 
 class PredictedFacts(Facts):
-    """What the latency table says of the two networks, in milliseconds, and of which processor it is."""
+    """What the latency table says of the two networks, in milliseconds, and of which processor it is.
+
+    `elsewhere`: the table is of another machine than the one that measured the rest.
+    """
 
     dense_ms: Number
     slim_ms: Number
     processor: Text
+    elsewhere: bool = False
 
 
 class LatencyFacts(Facts):
@@ -199,7 +203,8 @@ class RoundFacts(Facts):
     """A choice that was timed before it was refined: see `qcompress.rounds.Round`. Values are in the unit of the target.
 
     `allowed` is what the table was to predict at least (times as fast) or at most (ms). `correction` is measured over predicted
-    time: what the target is divided by for the next choice, where this one missed it.
+    time: what the target is divided by for the next choice, where this one missed or overshot it. Milliseconds are of the dense
+    network's median over all rounds up to then. `looks`: how often it was timed; `kept`: what the run prunes to.
     """
 
     allowed: Number
@@ -209,6 +214,8 @@ class RoundFacts(Facts):
     runs: int
     correction: Number
     reached: Literal["met", "missed", "undecided"]
+    looks: int = 1
+    kept: bool = False
 
 
 class TargetFacts(Facts):

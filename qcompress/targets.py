@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
 from qcompress.errors import UsageError
 
-__all__ = ["UNITS", "AtMost", "Smallest", "Speedup", "Target", "parse_amount", "shown", "words"]
+__all__ = ["UNITS", "AtMost", "Smallest", "Speedup", "Target", "parse_amount", "reachable", "shown", "words"]
 
 UNITS: Mapping[str, str] = {
     "filters": "units",
@@ -96,8 +96,33 @@ def shown(capacity: float, budget: str) -> str:
 
     >>> shown(1234567, "macs"), shown(8_250_000_000, "latency")
     ('1,234,567 MACs', '8.250 ms')
+    >>> shown(13_160_000, "latency")
+    '0.01316 ms'
     """
-    return f"{capacity / 1e9:,.3f} ms" if budget == "latency" else f"{capacity:,.0f} {UNITS.get(budget, budget)}"
+    if budget != "latency":
+        return f"{capacity:,.0f} {UNITS.get(budget, budget)}"
+    milliseconds = capacity / 1e9
+    return f"{milliseconds:,.3f} ms" if milliseconds >= 1 else f"{milliseconds:.4g} ms"
+
+
+def reachable(target: AtMost | Speedup, budget: str, least: int, dense: int) -> str:
+    """The option that asks for the most that can be: `least` is the capacity that stays at any rate.
+
+    >>> reachable(Speedup(100), "latency", 36, 1300), reachable(AtMost(0.01), "latency", 36_123_400, 1300_000_000)
+    ('--speedup 36.1', '--target-latency 0.03613ms')
+    """
+    if isinstance(target, Speedup):
+        return f"--speedup {_digits(dense / max(least, 1), 3, math.floor):.9g}"
+    if budget == "latency":
+        return f"--target-latency {_digits(least / 1e9, 4, math.ceil):.9g}ms"
+    return f"--target-{budget} {least}"
+
+
+def _digits(value: float, digits: int, rounded: Callable[[Decimal], int]) -> Decimal:
+    """With so many significant digits, rounded in one direction."""
+    exact = Decimal(value)
+    step = Decimal(1).scaleb(exact.adjusted() + 1 - digits)
+    return rounded(exact / step) * step
 
 
 def words(target: Target | None, sparsity: float, budget: str) -> list[str]:

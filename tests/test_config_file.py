@@ -127,7 +127,11 @@ def test_the_working_folder_is_looked_into_only_if_asked(
         ("\n\nseed = 'x'", 'line 3: seed: expected a whole number, got "x"', "--seed"),
         ("floor = true", "line 1: floor: expected a whole number, got true", "--floor"),
         ("sparsity = 'half'", 'line 1: sparsity: expected a number, got "half"', "--sparsity"),
-        ("recover = 'magic'", 'line 1: recover: expected one of none, batchnorm, bias, lstsq, finetune, got "magic"', "--recover"),
+        (
+            "recover = 'magic'",
+            'line 1: recover: expected one of none, batchnorm, bias, lstsq, finetune, got "magic"',
+            "--recover",
+        ),
         ("ignore = 'out'", 'line 1: ignore: expected a list of texts, got "out"', "--ignore"),
         ("plots = 1", "line 1: plots: expected true or false, got 1", "--plots"),
         ("noise = 2000-01-01", "line 1: noise: expected a text, got", "--noise"),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tables import of_plain_costs, table_of
 
-from qcompress import loading, profiling, tracing
+from qcompress import loading, profiling, table_trust, tracing
 from qcompress.asking import Price, asked
 from qcompress.checkpoints import Checkpoint
 from qcompress.cli.main import main
@@ -130,6 +133,36 @@ def test_a_table_of_another_network_is_refused(table: LatencyTable, groups: Grou
         LatencyModel(other, groups)
 
 
+def _timed_otherwise(table: LatencyTable, factors: Sequence[float]) -> LatencyTable:
+    """Whole networks that took other times."""
+    times = list(table.times_ns)
+    for network, factor in zip(table.networks, factors, strict=False):
+        times[network.job] = factor * table.ns(network.job)
+    return table.model_copy(update={"times_ns": tuple(times)})
+
+
+def test_a_table_that_contradicts_itself_is_doubted_and_then_refused(table: LatencyTable, groups: Groups) -> None:
+    sound = LatencyModel(table, groups)
+    table_trust.check(sound)
+    assert table_trust.doubt(sound) is None
+    assert re.match(
+        r"[+-]0\.0 % on the dense network, [+-]0\.0 % with \d+ % of the units removed", table_trust.errors_text(sound)
+    )
+    uneven = LatencyModel(_timed_otherwise(table, [1.5, 1.0, 0.7]), groups)
+    table_trust.check(uneven)
+    assert re.search(r"doubtful: off by [+-]\d+\.\d % (on|with) .*", table_trust.doubt(uneven) or ""), table_trust.errors_text(
+        uneven
+    )
+    hundredfold = table.model_copy(
+        update={"times_ns": tuple(time and time * 100 ** (job % 2) for job, time in enumerate(table.times_ns))}
+    )
+    flat = _timed_otherwise(table, [table.ns(table.networks[0].job) / table.ns(network.job) for network in table.networks])
+    for broken, message in ((hundredfold, r"contradicts itself: off by .*\d %"), (flat, "flat")):
+        with pytest.raises(InputError, match=message) as caught:
+            table_trust.check(LatencyModel(broken, groups))
+        assert "\n" not in caught.value.message
+
+
 def test_a_table_survives_its_file(table: LatencyTable, tmp_path: Path) -> None:
     profiling.write_table(table, tmp_path / "edge.json")
     assert read(tmp_path / "edge.json") == table
@@ -178,19 +211,48 @@ def test_the_script_needs_nothing_of_ours(jobs: Jobs, groups: Groups, tmp_path: 
     assert LatencyModel(found, groups)({}) > 0
 
 
+def test_the_script_says_in_one_line_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = base64.b64encode(b"not a model").decode()
+    good, bad, out = tmp_path / "jobs.json", tmp_path / "bad.json", tmp_path / "edge.json"
+    good.write_text(json.dumps({"plan": {"threads": 1}, "jobs": [{"model": model, "shape": [1, 1, 4, 4]}]}))
+    bad.write_text("[]")
+    for jobs, to, message in (
+        (tmp_path / "none.json", out, "none.json: cannot be read: No such file or directory"),
+        (bad, out, "bad.json: not a jobs file"),
+        (good, tmp_path / "no" / "edge.json", "edge.json: cannot be written: No such file or directory"),
+        (good, out, "none of 1 models ran"),
+    ):
+        assert timing.main([str(jobs), "-o", str(to)]) == 1
+        (said,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+        assert message in said
+        assert not to.exists()
+
+
+def test_a_script_makes_no_table_here(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["profile", str(checkpoint), "--script", str(tmp_path / "dev"), "-o", str(tmp_path / "foo.json")]) == 2
+    assert "--script and --out are given" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.slow
 def test_a_run_reports_what_was_predicted(
     table: LatencyTable, checkpoint: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     profiling.write_table(table, tmp_path / "edge.json")
     fast = ["--data", str(images), "--noise", "gaussian:25", "--refine-evals", "0", "--size", str(SIDE), "--quiet"]
-    target = ["--speedup", "1.5", "--latency-table", str(tmp_path / "edge.json"), "--align", "4"]
+    target = ["--speedup", "1.5", "--latency-table", str(tmp_path / "edge.json"), "--align", "4", "--min-speedup", "0.01"]
     assert main(["prune", str(checkpoint), "-o", str(tmp_path / "o"), *fast, *target]) == 0
     report = json.loads((tmp_path / "o" / "report.json").read_text())
     predicted = report["latency"]["predicted"]
     assert predicted["dense_ms"] / predicted["slim_ms"] >= 1.5
     assert report["search"]["budget"] == "latency"
     assert "--speedup 1.5" in report["command"]
-    assert "Predicted by the latency table" in (tmp_path / "o" / "report.md").read_text()
+    text = (tmp_path / "o" / "report.md").read_text()
+    assert "Predicted by the latency table (none)" in text
+    assert re.search(
+        r"predicted to be \d\.\d\d times as fast on the latency table's device, .* on this machine", text.splitlines()[2]
+    )
+    assert predicted["elsewhere"]
+    assert [note for note in report["notes"] if note.startswith("--min-speedup 0.01 judges this machine")]
     assert main(["prune", str(checkpoint), "-o", str(tmp_path / "p"), *fast[:-1], "--latency-table", str(tmp_path)]) == 2
     assert "the budget is filters" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from torch import nn
 
 from qcompress import surgery, tracing
 from qcompress.architectures.half_unet import HalfUNet
-from qcompress.asking import Price, asked, share_of
+from qcompress.asking import Price, asked, met_already, share_of
 from qcompress.budgets import cost_within
 from qcompress.cli.main import main
 from qcompress.errors import UsageError
@@ -118,6 +119,47 @@ def test_a_speedup_divides_the_dense_time(groups: Groups) -> None:
         asked(groups, Settings(budget="latency"))
 
 
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        Settings(budget="latency", target=Speedup(1e6)),
+        Settings(budget="latency", target=AtMost(1e-6)),
+        Settings(budget="params", target=AtMost(1)),
+    ],
+    ids=["speedup", "latency", "params"],
+)
+def test_an_impossible_target_names_one_that_is_possible(groups: Groups, wanted: Settings) -> None:
+    prices = {"latency": Price(groups.macs)}  # picoseconds
+    with pytest.raises(UsageError, match="with the least that every group keeps") as caught:
+        asked(groups, wanted, prices)
+    option, value = str(caught.value.hint).split()[:2]
+    speed = option == "--speedup"
+    named = Speedup(float(value)) if speed else AtMost(parse_amount(value, wanted.budget, option))
+    budget, _ = asked(groups, replace(wanted, target=named), prices)
+    most = int(budget.capacity([size - 1 for size in groups.space.sizes]))
+    assert 0.98 * most < budget.target <= most
+    assert "0.0000 ms" not in caught.value.message
+
+
+def test_a_target_that_the_dense_network_meets_says_so(groups: Groups) -> None:
+    prices = {"latency": Price(groups.macs)}
+    for wanted, said in (
+        (
+            Settings(budget="macs", target=AtMost(1.2e9)),
+            f"the dense network has {groups.macs():,} MACs already: nothing is removed",
+        ),
+        (Settings(budget="latency", target=AtMost(8)), "ms by the latency table already: nothing is removed"),
+    ):
+        assert said in (met_already(wanted, asked(groups, wanted, prices)[0]) or "")
+    for wanted in (Settings(budget="macs", sparsity=0.0), Settings(budget="macs", target=AtMost(groups.macs() - 1))):
+        assert met_already(wanted, asked(groups, wanted)[0]) is None
+
+
+def test_what_was_not_measured_is_no_budget(groups: Groups) -> None:
+    with pytest.raises(UsageError, match="budget latency has not been measured"):
+        asked(groups, Settings(budget="latency"))
+
+
 @pytest.mark.slow
 def test_the_size_of_the_file_is_known_before_it_is_written(model: nn.Module, groups: Groups, tmp_path: Path) -> None:
     example, metadata = torch.zeros(1, 3, 32, 32), {"producer": "test"}
@@ -143,3 +185,6 @@ def test_a_run_ends_below_its_target(checkpoint: Path, images: Path, tmp_path: P
     report = json.loads((tmp_path / "o" / "report.json").read_text())
     assert 15_000 < report["cost"]["bytes"]["slim"] <= 17_000 < report["cost"]["bytes"]["dense"]
     assert "--target-size 17000" in report["command"]
+    assert not [note for note in report["notes"] if "nothing is removed" in note]
+    assert main(["prune", str(checkpoint), "-o", str(tmp_path / "p"), *fast, "--target-macs", "1.2G"]) == 0
+    assert "already: nothing is removed" in (tmp_path / "p" / "report.md").read_text()

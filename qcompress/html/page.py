@@ -123,7 +123,11 @@ def _tiles(report: Report) -> list[Tile]:
         found += [] if after is None else [_quality("SSIM", metric.ssim.dense, after, 4, "")]
     if report.latency is not None and report.latency.speedup is not None:
         low, high = (fixed(end, 2) for end in report.latency.ci95)
-        found.append(Tile("speed", times(report.latency.speedup), ("95 % interval", f"{low} to {high}")))
+        predicted = report.latency.predicted
+        if predicted is not None and predicted.elsewhere and predicted.dense_ms and predicted.slim_ms:
+            found.append(Tile("predicted speed", times(predicted.dense_ms / predicted.slim_ms), (predicted.processor,)))
+        title = "speed on this machine" if predicted is not None and predicted.elsewhere else "speed"
+        found.append(Tile(title, times(report.latency.speedup), ("95 % interval", f"{low} to {high}")))
     counts = (
         ("ONNX file", cost.bytes.dense, cost.bytes.slim, size),
         ("MACs per image", cost.macs.dense, cost.macs.slim, short),
