@@ -43,9 +43,8 @@ def headline(report: Report) -> str:
         parts.append(f"{_metric_name(metric)} {_value(metric.dense, metric)} → {_value(result, metric)}")
     if report.latency is not None:
         there, here = _elsewhere(report.latency), _speed(report.latency)
-        parts += (
-            [here] if there is None else [f"predicted to be {_ratio(there)} on {there.processor}", f"{here} on this machine"]
-        )
+        predicted = [] if there is None else [f"predicted to be {_ratio(there)} on the latency table's device"]
+        parts += [*predicted, here if there is None else f"{here} on this machine"]
     if report.parity is not None and not report.parity.passed:
         parts.append("but the ONNX file does not compute what PyTorch computes")
     return ", ".join(parts)
