@@ -84,8 +84,8 @@ def sweep(
         typer.Option(
             "--cache",
             metavar="DIR",
-            help="Keep the choice and the weights of every point in DIR; a point with unchanged inputs and options takes them "
-            "from there. Its files are exported and measured anew.",
+            help="Keep the choice, weights, files and quality of every point in DIR; a point with unchanged inputs and options "
+            "takes them from there and is only timed.",
         ),
     ] = None,
     out: Annotated[

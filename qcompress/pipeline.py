@@ -116,7 +116,7 @@ def carry_out(job: Job, folder: Path, *, known: offline.SelectionFile | None = N
     settings = job.settings
     given = None if known is None else found_of(known, job.groups.space, job.checkpoint.sha256)
     if given is not None:
-        checked(given, job.asked[0])
+        checked(given, *job.asked)
     with refining.resumable(folder):
         if resume:
             finetuning.check_kept(job, folder)

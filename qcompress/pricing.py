@@ -107,4 +107,4 @@ def _file_size(checkpoint: Checkpoint, groups: Groups, shape: tuple[int, ...], s
             checkpoint.model, example, path, opset=options.opset, dynamic=options.dynamic, metadata=metadata
         )
         anatomy = dissect(path.read_bytes(), groups.layers, shape)
-    return FileSize(groups, anatomy, written.size_bytes, repaired=settings.recover != "none")
+    return FileSize(groups, anatomy, written.size_bytes, repaired=settings.repair not in ("none", "batchnorm"))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from qcompress import qubo
 from qcompress._version import __version__
+from qcompress.alignment import Alignment
 from qcompress.budgets import Budget
 from qcompress.errors import PlanError, UsageError
 from qcompress.files import claim_file
@@ -99,14 +100,19 @@ def found_of(known: SelectionFile, space: UnitSpace, sha256: str) -> Found:
     return Found(result, qpu=known.qpu)
 
 
-def checked(found: Found, target: Budget) -> Found:
-    """`found`, if its selection frees the capacity that its file says, in the budget `target`. Raises PlanError where not."""
-    frees = int(target.capacity([*found.search.selection.counts.values()]))
+def checked(found: Found, target: Budget, alignment: Alignment) -> Found:
+    """`found`, if its selection meets the budget `target`, with counts that `alignment` allows, and frees what its file says.
+
+    Raises PlanError where not.
+    """
+    counts, hint = [*found.search.selection.counts.values()], "make it again with qcompress solve"
+    frees = int(target.capacity(counts))
     if frees != found.search.capacity:
-        raise PlanError(
-            f"the selection frees {frees:,} {target.unit}, its file says {found.search.capacity:,}",
-            "make it again with qcompress solve",
-        )
+        raise PlanError(f"the selection frees {frees:,} {target.unit}, its file says {found.search.capacity:,}", hint)
+    if frees < target.target:
+        raise PlanError(f"the selection frees {frees:,} {target.unit}, expected at least {target.target:,}", hint)
+    if not alignment.allows(counts):
+        raise PlanError("the selection keeps numbers of units that its --align, --keep-at-most or --multiple-of rule out", hint)
     return found
 
 

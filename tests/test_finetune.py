@@ -453,7 +453,7 @@ def test_a_training_folder_shows_nothing_that_selects_or_reports(job: Job) -> No
     ("options", "said"),
     [
         ({"finetune": FinetuneOptions(minutes=1)}, "--recover finetune"),
-        ({"recover": "retrain"}, "none, bias, lstsq, finetune"),
+        ({"recover": "retrain"}, "none, batchnorm, bias, lstsq, finetune"),
         ({"steps": 0}, "at least 1"),
     ],
 )

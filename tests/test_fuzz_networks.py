@@ -226,8 +226,7 @@ def solve_problem(folder: Path, bqm: bytes | None = None, record: bytes | None =
 def take_selection(folder: Path, data: bytes) -> None:
     (folder / "s.json").write_bytes(data)
     known = offline.read_selection(folder / "s.json")
-    target = offline.read_problem(write_problem(folder)).record.target
-    checked(found_of(known, SPACE, SHA), target)
+    checked(found_of(known, SPACE, SHA), *offline.read_problem(write_problem(folder)).record.asked)
 
 
 # The runs: name -> (the file's ending, what loads it, sound files, how they are spoilt)

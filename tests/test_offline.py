@@ -17,6 +17,7 @@ from sapi.fixtures import problem
 from torch import nn
 
 from qcompress import offline, pipeline, solving, tracing
+from qcompress.budgets import CostBudget
 from qcompress.errors import OutputError, PlanError, QCompressError, UsageError
 from qcompress.formulation import formulate
 from qcompress.groups import Groups
@@ -180,13 +181,19 @@ def test_a_target_and_what_is_protected_go_along(checkpoint: Path, images: Path,
     job = pipeline.prepare(checkpoint, as_asked(plain, written), SILENT)
     assert job.settings.target == told.target
     target, alignment = job.asked
-    selection = checked(found_of(written, job.groups.space, job.checkpoint.sha256), target).search.selection
+    found = found_of(written, job.groups.space, job.checkpoint.sha256)
+    selection = checked(found, target, alignment).search.selection
     kept = {name: size - selection.counts[name] for name, size in zip(groups.space.groups, groups.space.sizes, strict=True)}
     assert groups.params(selection.counts) <= most
     assert (kept[frozen], kept[few] <= 4, kept[fours] % 4) == (8, True, 0)
     record = read_problem(tmp_path / "p.bqm").record
     assert record.asked[1].allowed == alignment.allowed
     assert record.asked[0].target == target.target == written.asked
+    with pytest.raises(PlanError, match="rule out"):
+        checked(found, target, replace(alignment, align=8, multiples=(), ceilings=()))
+    assert isinstance(target, CostBudget)
+    with pytest.raises(PlanError, match="expected at least"):
+        checked(found, replace(target, target=found.search.capacity + 1), alignment)
     for other in ({"keep": {frozen: 0.5}}, {"keep_at_most": {few: 0.9}}, {"multiple_of": {fours: 2}}):
         with pytest.raises(UsageError, match="the selection was found for"):
             as_asked(replace(plain, search=SearchOptions(**other)), written)
