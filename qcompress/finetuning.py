@@ -93,9 +93,16 @@ def finetuned(
 def check_kept(job: Job, folder: Path) -> None:
     """Compares the trainings in `folder` with what `job` asks for, before anything is computed that takes long.
 
-    Raises ResumeError where one was begun with other options, images or weights, or is damaged.
+    Raises ResumeError where one was begun with other options, images or weights, or is damaged; and where the run would train
+    nothing, for what is kept goes when a run ends.
     """
-    found = states.files(folder) if job.settings.recover == "finetune" else []
+    found, recover = states.files(folder), job.settings.recover
+    if found and recover != "finetune":
+        paths = " and ".join(map(str, found))
+        raise ResumeError(
+            f"{folder} has the weights of a fine-tuning that --recover {recover} does not go on with",
+            f"--recover finetune does; to go on without it, remove {paths}",
+        )
     if found:
         draw, recipe = _drawn(job)
         facts = _facts(job, draw, recipe, job.model)

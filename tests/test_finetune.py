@@ -355,6 +355,12 @@ def test_a_training_of_another_selection_is_refused_and_not_of_another_refinemen
         with pytest.raises(ResumeError) as caught:
             finetuning.check_kept(replace(job, settings=settings), tmp_path)
         assert caught.value.message.endswith(f"it differs in {said}")
+    untrained = replace(job.settings, recover="lstsq", finetune=FinetuneOptions())
+    with monkeypatch.context() as patch, pytest.raises(ResumeError, match="--recover lstsq does not go on with") as caught:
+        patch.setattr(pipeline, "decided", None)
+        pipeline.carry_out(replace(job, settings=untrained), tmp_path, resume=True)
+    assert str(states.file_of(tmp_path, 1)) in str(caught.value.hint)
+    assert states.files(tmp_path)
     for refine in (RefineOptions(0), RefineOptions(900, minutes=2.0)):
         finetuning.check_kept(replace(job, settings=replace(job.settings, refine=refine)), tmp_path)
     sized = replace(job.settings, target=Smallest(), limits=Limits(0.1))  # the share that is found changes nothing
