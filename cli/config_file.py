@@ -77,7 +77,8 @@ def _load(context: typer.Context, value: str | None) -> str | None:
     if value is not None:
         path = Path(NAME) if value == AUTO else Path(value)
         text = _text(path)
-        context.default_map = {**(context.default_map or {}), **_read(path, text, _options_of(context))}
+        found = _read(path, text, _options_of(context), _elsewhere(context))
+        context.default_map = {**(context.default_map or {}), **found}
         context.meta[_PLACES] = Places(path, text)
     return value
 
@@ -117,7 +118,18 @@ def _text(path: Path) -> str:
         raise InputError(f"{path}: cannot be read: {error.strerror}", "qcompress init writes a file to start from") from None
 
 
-def _read(path: Path, text: str, options: Sequence[Option]) -> dict[str, Any]:
+def _elsewhere(context: typer.Context) -> dict[str, str]:
+    """Hints for keys that `init` writes, for `prune`, and that are no options of this command."""
+    from qcompress.cli.prune import prune  # these take `Config` from here
+    from qcompress.cli.sweep import INSTEAD
+
+    command, own = context.info_name, {option.key for option in _options_of(context)}
+    instead = INSTEAD if command == "sweep" else {}
+    keys = [option.key for option in options_of(prune) if option.key not in own]
+    return {key: instead.get(f"--{key}", f"{command} takes no --{key}") for key in keys}
+
+
+def _read(path: Path, text: str, options: Sequence[Option], elsewhere: Mapping[str, str] | None = None) -> dict[str, Any]:
     places = Places(path, text)
     try:
         values = tomllib.loads(text)
@@ -130,7 +142,7 @@ def _read(path: Path, text: str, options: Sequence[Option]) -> dict[str, Any]:
     known = {option.key: option for option in options if option.key not in OWN}
     for key in values:
         if key not in known:
-            raise _unknown(places, key, list(known))
+            raise _unknown(places, key, list(known), elsewhere or {})
     wrong = mistake(values, tuple(known.values()))
     if wrong is not None:
         name = wrong.key if wrong.entry is None else f"{wrong.key} {wrong.entry!a}"
@@ -166,10 +178,12 @@ def _refusal(make: Callable[..., object], given: Mapping[str, Any]) -> str | Non
     return None
 
 
-def _unknown(places: Places, key: str, known: Sequence[str]) -> InputError:
-    near = difflib.get_close_matches(key.replace("_", "-"), known, 1, 0.5)
+def _unknown(places: Places, key: str, known: Sequence[str], elsewhere: Mapping[str, str]) -> InputError:
+    """`elsewhere` has hints for keys that are options of another command."""
+    dashed = key.replace("_", "-")
+    near = difflib.get_close_matches(dashed, known, 1, 0.5)
     hint = f"the nearest is {near[0]}" if near else "qcompress init writes all there are"
-    return InputError(f"{places.of(key)}: unknown key {key[:80]!a}", hint)
+    return InputError(f"{places.of(key)}: unknown key {key[:80]!a}", elsewhere.get(dashed, hint))
 
 
 def _as_on_the_line(option: Option, value: Any) -> Any:

@@ -27,6 +27,7 @@ from qcompress.finetune.state import State, forget
 from qcompress.finetune.training import Course, begin, loaded, parameters
 from qcompress.metrics import Metric
 from qcompress.recover.choice import Recovered, mean_metric
+from qcompress.selection_options import selecting
 
 if TYPE_CHECKING:
     from qcompress.jobs import Job
@@ -35,7 +36,7 @@ __all__ = ["check_kept", "digest_of", "finetuned", "forget", "fresh_noise", "pre
 
 _BATCH, _LABELLED_BATCH = 8, 32
 _CROP, _SMALL_CROP = 64, 48  # of the input; where the output is larger than that
-_START, _LENGTH = "start", "length"  # facts of a training
+_START, _LENGTH = "slim network", "length"  # facts of a training: what it begins with, and how long it is
 _TRIED = "by trials"
 
 
@@ -47,11 +48,13 @@ def finetuned(
     share: float = 1.0,
     folder: Path | None = None,
     number: int = 1,
+    fixed: bool = False,
 ) -> Recovered:
     """`recovered`, trained by `dense` for `share` of the length that the settings of `job` have.
 
     It is never worse on the judging crops than it was. The training is kept in `folder` as that of pruning step `number`, and
-    one that is there goes on. Ctrl-C ends it with the best so far.
+    one that is there goes on. Ctrl-C ends it with the best so far. With `fixed` no refinement may have chosen `recovered`, so
+    that a training of another network is another one.
 
     Raises ResumeError where what is there is of another training, or damaged.
     """
@@ -60,7 +63,7 @@ def finetuned(
     facts = _facts(job, course.draw, recipe, dense) | {_START: digest_of(course.slim)}
     chooser = job.metric.chooser
     with job.watch.stage("fine-tuning", 1.0) as advance:
-        latest = begin(course) if path is None else _taken_up(job, course, path, facts)
+        latest = begin(course) if path is None else _taken_up(job, course, path, facts, fixed=fixed)
 
         def keep(state: State) -> None:
             nonlocal latest
@@ -90,9 +93,16 @@ def finetuned(
 def check_kept(job: Job, folder: Path) -> None:
     """Compares the trainings in `folder` with what `job` asks for, before anything is computed that takes long.
 
-    Raises ResumeError where one was begun with other options, images or weights, or is damaged.
+    Raises ResumeError where one was begun with other options, images or weights, or is damaged; and where the run would train
+    nothing, for what is kept goes when a run ends.
     """
-    found = states.files(folder) if job.settings.recover == "finetune" else []
+    found, recover = states.files(folder), job.settings.recover
+    if found and recover != "finetune":
+        paths = " and ".join(map(str, found))
+        raise ResumeError(
+            f"{folder} has the weights of a fine-tuning that --recover {recover} does not go on with",
+            f"--recover finetune does; to go on without it, remove {paths}",
+        )
     if found:
         draw, recipe = _drawn(job)
         facts = _facts(job, draw, recipe, job.model)
@@ -181,15 +191,16 @@ def fresh_noise(job: Job) -> Noise | None:
     return noise if noise is not None and noise.keeps_target else None
 
 
-def _taken_up(job: Job, course: Course, path: Path, facts: dict[str, str]) -> State:
+def _taken_up(job: Job, course: Course, path: Path, facts: dict[str, str], *, fixed: bool) -> State:
     """The training that is kept in `path`, or where it begins.
 
-    One that began from another network is of a selection that a longer refinement has left behind: it begins anew.
+    One that began from another network is of a selection that a longer refinement has left behind: it begins anew, unless the
+    selection is `fixed`.
     """
     if not path.exists():
         return begin(course)
     known = states.facts_of(path)
-    _compare(path, known, {name: fact for name, fact in facts.items() if name != _START})
+    _compare(path, known, {name: fact for name, fact in facts.items() if fixed or name != _START})
     if known.get(_START) != facts[_START]:
         job.watch.say("fine-tuning: begins anew, from another network than the one that was kept")
         return begin(course)
@@ -203,7 +214,7 @@ def _taken_up(job: Job, course: Course, path: Path, facts: dict[str, str]) -> St
 def _facts(job: Job, draw: Drawer, recipe: Recipe, dense: nn.Module) -> dict[str, str]:
     """All that the course of a training depends on, but for the network that it starts from; options as they are given."""
     crops, device = job.judging(), job.settings.device
-    return {
+    return selecting(job.settings) | {
         "metric": f"--metric {job.metric.name}",
         _LENGTH: _length_given(job),
         "steps": f"--steps {job.settings.steps}",
@@ -232,7 +243,8 @@ def _compare(path: Path, known: dict[str, str], facts: dict[str, str]) -> None:
     differs = [_told(name, known.get(name, ""), fact) for name, fact in facts.items() if known.get(name) != fact]
     if not differs:
         return
-    hint = f"give the options that it was begun with, or another --out; to begin anew, remove {path}"
+    given = "the plan and the options" if _START in facts else "the options"
+    hint = f"give {given} that it was begun with, or another --out; to begin anew, remove {path}"
     if known.get(_LENGTH) != facts[_LENGTH]:
         hint = f"a schedule is made for its length, which cannot change on the way: {hint}"
     raise ResumeError(f"{path} is of another fine-tuning: it differs in {'; '.join(differs)}", hint)

@@ -218,7 +218,7 @@ def apply(
             finetuning.check_kept(job, folder)
         choice, recovered = repair(job, Choice(selection, selection, selection))
         if trains and len(selection):
-            recovered = finetuning.finetuned(job, recovered, dense=job.model, folder=folder)
+            recovered = finetuning.finetuned(job, recovered, dense=job.model, folder=folder, fixed=True)
         result = finish(job, choice, recovered, known, folder)
     if trains and refining.complete(None, recovered.training):
         finetuning.forget(folder)

@@ -49,14 +49,15 @@ def check_resume(settings: Settings, *, resume: bool, remote: bool) -> None:
 def check_folder(folder: Path, *, resume: bool, say: Callable[[str], None]) -> None:
     """Raises ResumeError where `folder` has what a run left that did not end, unless it is to be used.
 
-    Where it is to be, and the run there is complete, too; and InputError for a report there that cannot be read.
+    Where it is to be, and there is only the report of a complete run, too: a later one may have been killed before it kept
+    anything. And InputError for a report there that cannot be read.
     """
     kept, report = _left(folder), folder / "report.json"
     if resume and not kept:
         if report.exists() and reports.read(report).status != "interrupted":
             raise ResumeError(
-                f"{folder} has a run that is complete: there is nothing to go on with",
-                "without --resume it is made again in its place; what is complete is not made longer",
+                f"there is nothing to go on with in {folder}: an earlier run there is complete",
+                "without --resume one is made anew in its place; what is complete is not made longer",
             )
         say(f"nothing to go on with in {folder}: the run begins anew")
     if kept and not resume:

@@ -92,8 +92,10 @@ def test_a_plan_is_fine_tuned_and_goes_on(
     settings = Settings(data=DataOptions(images, "gaussian:25"), verify=VerifyOptions(size=32))
     job = pipeline.prepare(checkpoint, settings, SILENT)
     plan, out = tmp_path / "plan.json", tmp_path / "out"
-    selection = Selection(job.groups.space, (0, 1, 9))
-    plan.write_text(pipeline._plan_of(job, pipeline.Choice(selection, selection, selection)).to_json())
+    other = tmp_path / "other.json"
+    for path, units in ((plan, (0, 1, 9)), (other, (0, 2, 9))):
+        selection = Selection(job.groups.space, units)
+        path.write_text(pipeline._plan_of(job, pipeline.Choice(selection, selection, selection)).to_json())
     short = ["--finetune-steps", "24", "--learning-rate", "1e-4", "--teaching", "1", "--recover", "finetune", "--no-crops"]
     again = ["apply", str(plan), str(checkpoint), "--data", str(images), "--noise", "gaussian:25", "-o", str(out), *short]
     write, calls = states.write, iter(range(1000))
@@ -109,6 +111,10 @@ def test_a_plan_is_fine_tuned_and_goes_on(
     assert "--resume goes on from here" in " ".join(capsys.readouterr().err.split())
     early = report(out)["recover"]["training"]
     assert main(again) == 3
+    kept = states.file_of(out, 1).read_bytes()
+    assert main([*again[:1], str(other), *again[2:], "--resume"]) == 3
+    assert "differs in slim network" in " ".join(capsys.readouterr().err.split())
+    assert states.file_of(out, 1).read_bytes() == kept
     assert main([*again, "--resume"]) == 0
     found = report(out)["recover"]["training"]
     assert found["history"][: len(early["history"])] == early["history"]

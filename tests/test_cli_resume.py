@@ -121,7 +121,9 @@ def test_resume_without_anything_to_go_on_with_begins_anew(
     assert "begins anew" in capsys.readouterr().err
     written = {path.name: path.read_bytes() for path in (tmp_path / "o").iterdir()}
     assert main(loud) == 3  # and a run that is complete is left as it is
-    assert "a run that is complete: there is nothing to go on with" in " ".join(capsys.readouterr().err.split())
+    shown = " ".join(capsys.readouterr().err.split())
+    assert "there is nothing to go on with in" in shown
+    assert "an earlier run there is complete" in shown
     assert {path.name: path.read_bytes() for path in (tmp_path / "o").iterdir()} == written
 
 

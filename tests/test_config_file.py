@@ -155,6 +155,25 @@ def test_mistakes_are_named_with_line_and_key(text: str, message: str, hint: str
 
 
 @pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("max-drop = 0.1", "--pick drop:0.1 picks"),
+        ("sparsity = 0.5", "--at 0.2,0.35,0.5 lists"),
+        ("undecided = 'fail'", "sweep takes no --undecided"),
+        ("pickk = 'knee'", "the nearest is pick"),
+        ("config = 'x'", "qcompress init"),
+    ],
+)
+def test_a_sweep_says_what_it_has_in_place_of_a_key_of_prune(
+    text: str, hint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sweep", "net.pt", "--config", written(tmp_path, f"seed = 1\n{text}")]) == 3
+    shown = " ".join(capsys.readouterr().err.split())
+    assert f"line 2: unknown key '{text.split()[0]}'" in shown
+    assert hint in shown
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("seed = 1\nsparsity = 1.5", "line 2: sparsity must be at least 0 and below 1, got 1.5"),

@@ -30,9 +30,12 @@ from qcompress.finetuning import finetuned
 from qcompress.metrics import METRICS, metric
 from qcompress.pipeline import Job
 from qcompress.progress import SILENT, Silent, Stopwatch
+from qcompress.qubo import Taylor
 from qcompress.recover.choice import Recovered, mean_metric
 from qcompress.selection import Selection
-from qcompress.settings import DataOptions, FinetuneOptions, Settings
+from qcompress.selection_options import selecting
+from qcompress.settings import DataOptions, FinetuneOptions, Limits, RefineOptions, Settings
+from qcompress.targets import AtMost, Smallest
 
 STEPS = 40
 
@@ -310,10 +313,58 @@ def test_a_training_of_other_facts_or_a_damaged_file_is_refused(
         finetuned(job, cut, dense=job.model, folder=tmp_path)
     path.write_bytes(data)
     other = surgery.slim(job.model, job.groups.cuts(Selection(job.groups.space, (2, 3, 9, 12))))
+    with pytest.raises(ResumeError, match=r"differs in slim network$") as caught:  # another plan
+        finetuned(job, replace(cut, model=other), dense=job.model, folder=tmp_path, fixed=True)
+    assert "give the plan" in str(caught.value.hint)
+    assert path.read_bytes() == data
     found = finetuned(job, replace(cut, model=other), dense=job.model, folder=tmp_path).training  # a refinement went further
     assert found is not None
     assert found.complete
     assert len(found.history) == 25
+
+
+SELECTING: list[tuple[dict[str, Any], dict[str, Any], str]] = [
+    ({"sparsity": 0.6}, {}, "--sparsity 0.5, now 0.6"),
+    ({"budget": "macs"}, {}, "--budget filters, now macs"),
+    ({"budget": "macs", "target": AtMost(300)}, {}, "--sparsity 0.5, now --target-macs 300; --budget filters, now macs"),
+    ({"target": Smallest(), "limits": Limits(0.1)}, {}, "--sparsity 0.5, now --smallest --max-drop 0.1"),
+    (
+        {},
+        {"objective": Taylor(), "relinearise": 3},
+        "--objective reconstruction, now taylor; --coefficient calibrated=1.0, now none; --relinearise 1, now 3",
+    ),
+    ({}, {"backend": "neal"}, "--backend profile, now neal"),
+    ({}, {"align": 4}, "--align auto, now 4"),
+    ({}, {"ignore": ("0", "2")}, "--ignore none, now 0, 2"),
+    ({}, {"floor": 2}, "--floor 1, now 2"),
+    ({}, {"keep": {"0": 0.75}}, "--keep none, now 0=0.75"),
+    ({}, {"keep_at_most": {"0": 0.5}}, "--keep-at-most none, now 0=0.5"),
+    ({}, {"multiple_of": {"0": 4}}, "--multiple-of none, now 0=4"),
+]
+
+
+def test_a_training_of_another_selection_is_refused_and_not_of_another_refinement(
+    job: Job, cut: Recovered, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the search found is gone with other options; a refinement may go further, and its training begins anew."""
+    with monkeypatch.context() as patch:
+        patch.setattr(states, "write", Interrupt(1))
+        finetuned(job, cut, dense=job.model, folder=tmp_path)
+    for options, search, said in SELECTING:
+        settings = replace(job.settings, **options, search=replace(job.settings.search, **search))
+        with pytest.raises(ResumeError) as caught:
+            finetuning.check_kept(replace(job, settings=settings), tmp_path)
+        assert caught.value.message.endswith(f"it differs in {said}")
+    untrained = replace(job.settings, recover="lstsq", finetune=FinetuneOptions())
+    with monkeypatch.context() as patch, pytest.raises(ResumeError, match="--recover lstsq does not go on with") as caught:
+        patch.setattr(pipeline, "decided", None)
+        pipeline.carry_out(replace(job, settings=untrained), tmp_path, resume=True)
+    assert str(states.file_of(tmp_path, 1)) in str(caught.value.hint)
+    assert states.files(tmp_path)
+    for refine in (RefineOptions(0), RefineOptions(900, minutes=2.0)):
+        finetuning.check_kept(replace(job, settings=replace(job.settings, refine=refine)), tmp_path)
+    sized = replace(job.settings, target=Smallest(), limits=Limits(0.1))  # the share that is found changes nothing
+    assert selecting(sized) == selecting(replace(sized, sparsity=0.3))
 
 
 class Clock:
