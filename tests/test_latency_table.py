@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tables import of_plain_costs, table_of
 
-from qcompress import loading, profiling, table_trust, tracing
+from qcompress import loading, pricing, profiling, table_trust, tracing
 from qcompress.asking import Price, asked
 from qcompress.checkpoints import Checkpoint
 from qcompress.cli.main import main
@@ -30,6 +31,7 @@ from qcompress.groups import Groups
 from qcompress.latency_model import LatencyModel, computed
 from qcompress.latency_table import LatencyTable, read
 from qcompress.profiling import Jobs
+from qcompress.progress import SILENT
 from qcompress.settings import SearchOptions, Settings
 from qcompress.targets import Speedup
 
@@ -91,7 +93,7 @@ def test_a_model_that_does_not_run_has_no_time() -> None:
 def test_the_cost_is_what_the_machine_takes(table: LatencyTable, groups: Groups) -> None:
     model = LatencyModel(table, groups)
     assert model.fit == pytest.approx((1.0, 1.0, 20_000), rel=1e-6)
-    assert model.errors() == pytest.approx([0] * len(table.networks), abs=1e-6)
+    assert [error for _, error in table_trust.errors(model)] == pytest.approx([0] * len(table.networks), abs=1e-6)
     expected = 20 + sum(2 * t.inputs * t.outputs for t in table.layers)
     assert model({}) == pytest.approx(1000 * expected, rel=1e-6)
 
@@ -141,6 +143,11 @@ def _timed_otherwise(table: LatencyTable, factors: Sequence[float]) -> LatencyTa
     return table.model_copy(update={"times_ns": tuple(times)})
 
 
+def _flat(table: LatencyTable) -> LatencyTable:
+    """Whole networks that all took the time of the dense one."""
+    return _timed_otherwise(table, [table.ns(table.networks[0].job) / table.ns(network.job) for network in table.networks])
+
+
 def test_a_table_that_contradicts_itself_is_doubted_and_then_refused(table: LatencyTable, groups: Groups) -> None:
     sound = LatencyModel(table, groups)
     table_trust.check(sound)
@@ -156,11 +163,36 @@ def test_a_table_that_contradicts_itself_is_doubted_and_then_refused(table: Late
     hundredfold = table.model_copy(
         update={"times_ns": tuple(time and time * 100 ** (job % 2) for job, time in enumerate(table.times_ns))}
     )
-    flat = _timed_otherwise(table, [table.ns(table.networks[0].job) / table.ns(network.job) for network in table.networks])
-    for broken, message in ((hundredfold, r"contradicts itself: off by .*\d %"), (flat, "flat")):
+    for broken, message in ((hundredfold, r"contradicts itself: off by .*\d %"), (_flat(table), "flat")):
         with pytest.raises(InputError, match=message) as caught:
             table_trust.check(LatencyModel(broken, groups))
         assert "\n" not in caught.value.message
+
+
+def test_a_table_is_not_flat_because_most_units_are_protected(table: LatencyTable, groups: Groups) -> None:
+    """Nor because most groups are left out."""
+    for guarded in (
+        replace(groups, floors=tuple(group.size for group in groups.groups)),
+        replace(groups, groups=groups.groups[:1], floors=(groups.groups[0].size,)),
+    ):
+        table_trust.check(LatencyModel(table, guarded))
+
+
+def test_a_table_that_is_refused_is_not_kept_and_one_that_is_read_is_named(
+    table: LatencyTable, groups: Groups, loaded: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flat = _flat(table)
+    monkeypatch.setattr(pricing, "plan", lambda *_, **__: None)
+    monkeypatch.setattr(pricing, "time_here", lambda *_: flat)
+    measures = Settings(budget="latency", target=Speedup(1.5), search=SearchOptions(align=4))
+    with pytest.raises(InputError, match="flat"):
+        pricing.priced(measures, loaded, groups, groups.example_shape, SILENT, folder=tmp_path)
+    assert not list(tmp_path.iterdir())
+    path = tmp_path / pricing.TABLE
+    profiling.write_table(flat, path)
+    resumed = pricing.with_table(measures, tmp_path, resume=True)
+    with pytest.raises(InputError, match=f"^{re.escape(str(path))}: the latency table is flat"):
+        pricing.priced(resumed, loaded, groups, groups.example_shape, SILENT, folder=tmp_path)
 
 
 def test_a_table_survives_its_file(table: LatencyTable, tmp_path: Path) -> None:
