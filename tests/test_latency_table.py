@@ -260,6 +260,21 @@ def test_the_script_says_in_one_line_what_is_wrong(tmp_path: Path, capsys: pytes
         assert not to.exists()
 
 
+def test_a_script_that_is_interrupted_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(timing, "measure", interrupted)
+    jobs, before, out = tmp_path / "jobs.json", tmp_path / "before.json", tmp_path / "edge.json"
+    jobs.write_text(json.dumps({"plan": {"threads": 1}, "jobs": []}))
+    before.write_text("a table")
+    for path in (before, out):
+        with pytest.raises(KeyboardInterrupt):
+            timing.main([str(jobs), "-o", str(path)])
+    assert before.read_text() == "a table"
+    assert not out.exists()
+
+
 def test_a_script_makes_no_table_here(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["profile", str(checkpoint), "--script", str(tmp_path / "dev"), "-o", str(tmp_path / "foo.json")]) == 2
     assert "--script and --out are given" in capsys.readouterr().err
