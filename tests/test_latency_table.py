@@ -195,6 +195,27 @@ def test_a_table_that_is_refused_is_not_kept_and_one_that_is_read_is_named(
         pricing.priced(resumed, loaded, groups, groups.example_shape, SILENT, folder=tmp_path)
 
 
+def test_profile_writes_no_table_that_no_run_would_take(
+    table: LatencyTable,
+    jobs: Jobs,
+    checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "edge.json"
+    command = ["profile", str(checkpoint), "--size", str(SIDE), "--block", "4", "-o", str(out)]
+    monkeypatch.setattr(profiling, "plan", lambda *_, **__: jobs)
+    monkeypatch.setattr(profiling, "time_here", lambda *_: _flat(table))
+    assert main(command) == 3
+    assert "error: the latency table is flat" in capsys.readouterr().err
+    assert not out.exists()
+    monkeypatch.setattr(profiling, "time_here", lambda *_: _timed_otherwise(table, [1.5, 1.0, 0.7]))
+    assert main(command) == 0
+    assert "warning: the latency table is doubtful" in capsys.readouterr().err
+    assert out.exists()
+
+
 def test_a_table_survives_its_file(table: LatencyTable, tmp_path: Path) -> None:
     profiling.write_table(table, tmp_path / "edge.json")
     assert read(tmp_path / "edge.json") == table
