@@ -145,24 +145,27 @@ def main(arguments: list[str] | None = None) -> int:
         options.out.open("a").close()  # before minutes are spent; what is there stays until there is a table
     except OSError as error:
         return _failed(f"{options.out}: cannot be written: {error.strerror}")
-
-    def told(done: float, note: str) -> None:
-        sys.stderr.write(f"\r{100 * done:3.0f} %  {note}  ")
-
-    times = measure(jobs, threads=threads, seconds=options.seconds, told=told)
-    missing = sum(found is None for found in times)
-    sys.stderr.write("\n")
-    if missing == len(times):
-        if not existed:
-            options.out.unlink()
-        return _failed(f"none of {len(times)} models ran: nothing is written")
-    table = {**given["plan"], "device": device(), "times_ns": times}
+    written = existed
     try:
+        times = measure(jobs, threads=threads, seconds=options.seconds, told=_told)
+        missing = sum(found is None for found in times)
+        sys.stderr.write("\n")
+        if missing == len(times):
+            return _failed(f"none of {len(times)} models ran: nothing is written")
+        table = {**given["plan"], "device": device(), "times_ns": times}
         options.out.write_text(json.dumps(table) + "\n", encoding="utf-8")
+        written = True
     except OSError as error:
         return _failed(f"{options.out}: cannot be written: {error.strerror}")
+    finally:
+        if not written:  # Ctrl-C, too, is to leave no file that is no table
+            options.out.unlink(missing_ok=True)
     sys.stderr.write(f"{len(times) - missing} of {len(times)} models timed, written to {options.out}\n")
     return 0
+
+
+def _told(done: float, note: str) -> None:
+    sys.stderr.write(f"\r{100 * done:3.0f} %  {note}  ")
 
 
 def _failed(reason: str) -> int:

@@ -11,7 +11,7 @@ from qcompress.alignment import Alignment, aligned_budget
 from qcompress.budgets import BUDGETS, Budget, Cost, budget, cost_share, cost_within
 from qcompress.errors import UsageError
 from qcompress.groups import Groups
-from qcompress.protection import protection
+from qcompress.protection import Protection, protection
 from qcompress.settings import Settings
 from qcompress.targets import AtMost, Smallest, Speedup, shown, words
 
@@ -39,9 +39,9 @@ def asked(groups: Groups, settings: Settings, prices: Mapping[str, Price] = NO_P
     Raises UsageError where allowed counts do not reach the target.
     """
     whole = settings.target is None or isinstance(settings.target, Smallest)  # the latter has found a share by then
-    at = _share(groups, settings, prices) if whole else _within(groups, settings, prices)
-    largest = prices["latency"].block if settings.budget == "latency" else processor.block()
     limits = protection(groups, settings.search)
+    at = _share(groups, settings, prices) if whole else _within(groups, settings, prices, limits)
+    largest = prices["latency"].block if settings.budget == "latency" else processor.block()
     return aligned_budget(settings.search.align, at, groups.widths, largest, limits.multiples, limits.ceilings)
 
 
@@ -75,14 +75,26 @@ def _share(groups: Groups, settings: Settings, prices: Mapping[str, Price]) -> C
     return at
 
 
-def _within(groups: Groups, settings: Settings, prices: Mapping[str, Price]) -> Callable[[int], Budget]:
+def _within(groups: Groups, settings: Settings, prices: Mapping[str, Price], limits: Protection) -> Callable[[int], Budget]:
     counted = {"params": Price(groups.params), "macs": Price(groups.macs)}
     price, target = _price({**prices, **counted}, settings.budget), settings.target
     assert isinstance(target, (AtMost, Speedup))
     most = _most(settings, price)
-    return lambda block: cost_within(
-        settings.budget, most, groups.space, price.cost, block=price.block, additive=price.additive, target=target
-    )
+
+    def at(block: int) -> Budget:
+        prunable = Alignment(groups.space, block, groups.widths, limits.multiples, limits.ceilings).most.tolist()
+        return cost_within(
+            settings.budget,
+            most,
+            groups.space,
+            price.cost,
+            block=price.block,
+            additive=price.additive,
+            target=target,
+            prunable=prunable,
+        )
+
+    return at
 
 
 def _most(settings: Settings, price: Price) -> float:

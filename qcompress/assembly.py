@@ -59,7 +59,7 @@ from qcompress.reports import (
     to_json,
 )
 from qcompress.rounds import Measured as Timed
-from qcompress.rounds import Round, kept, steady
+from qcompress.rounds import Round, alike, kept
 from qcompress.selection import Selection
 from qcompress.settings import Limits, Settings
 from qcompress.verify import Quality, Verification
@@ -288,7 +288,7 @@ def _target_facts(job: Job, timed: Latency) -> TargetFacts | None:
     if paced is None:
         return None
     goal, last = paced.goal, Round(1, 1, (Timed(timed.speedup, timed.ci95, timed.dense_ms, timed.runs),))
-    *played, ended = steady((*paced.rounds, last))
+    played, (*_, ended) = alike(paced.rounds), alike((*paced.rounds, last))
     found = ended.measured
     rounds = tuple(
         RoundFacts(

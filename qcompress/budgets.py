@@ -257,19 +257,22 @@ def cost_within(
     block: int = 1,
     additive: Cost | None = None,
     target: AtMost | Speedup | None = None,
+    prunable: Sequence[int] | None = None,
 ) -> CostBudget:
-    """The budget that leaves at most `most` of a cost. Raises UsageError where the floors do not allow it.
+    """The budget that leaves at most `most` of a cost. Raises UsageError where the floors, or `prunable`, do not allow it.
 
-    `target` is what the user asked for, whose largest value the hint then has.
+    `target` is what the user asked for, whose largest value the hint then has. `prunable` (G,) are the most units of each group
+    that may go, where an alignment says less than the floors do.
     """
     dense = cost({})
-    freed, largest = max(0, dense - math.floor(most)), _most(space, cost)
+    fewest = None if prunable is None else cost(dict(zip(space.groups, prunable, strict=True)))
+    freed, largest = max(0, dense - math.floor(most)), _most(space, cost) if fewest is None else dense - fewest
     if freed > largest:
         least = dense - largest
         instead = "ask for more" if target is None else f"{reachable(target, name, least, dense)} is the most that they allow"
         raise UsageError(
             f"at most {shown(most, name)} are to stay, but with the least that every group keeps {shown(least, name)} do",
-            f"{instead}; --floor and --ignore say what they keep",
+            f"{instead}; --floor, --align and --ignore say what they keep",
         )
     return CostBudget(space, name, cost, freed, block, additive)
 

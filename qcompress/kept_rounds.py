@@ -23,7 +23,8 @@ FILE = ".rounds.json"
 _LARGEST_BYTES = 2**16
 
 Picoseconds = Annotated[int, Field(gt=0, lt=2**63)]
-Positive = Annotated[float, Field(gt=0, lt=1e12, allow_inf_nan=False)]
+Positive = Annotated[float, Field(ge=1e-9, le=1e12, allow_inf_nan=False)]
+"""Wider than any clock, and so that no quotient of them overflows."""
 
 
 class _Record(BaseModel):

@@ -104,8 +104,8 @@ class LatencyModel:
 
         Where operations take next to nothing, b is a.
         """
-        taken = PICOSECONDS * np.array([self.table.ns(network.job) for network in self._networks])
-        sums = np.array([self._sums(network.pruned) for network in self._networks])
+        taken = PICOSECONDS * np.array([self.table.ns(network.job) for network in self.networks])
+        sums = np.array([self._sums(network.pruned) for network in self.networks])
         if not sums.sum(1).min() > 0:  # nothing but the whole is known
             return 0.0, 0.0, float(taken[0])
         if len(taken) < FEWEST:
@@ -116,12 +116,8 @@ class LatencyModel:
         (a, b, share), _ = nnls(rows, np.append(np.ones(len(taken)), 0.0))
         return float(a), float(b), float(share * taken.min())
 
-    def errors(self) -> list[float]:
-        """What is predicted over what was taken, less 1, for each whole network that was timed."""
-        return [self(found.pruned) / (PICOSECONDS * self.table.ns(found.job)) - 1 for found in self._networks]
-
     @property
-    def _networks(self) -> list[NetworkTimes]:
+    def networks(self) -> list[NetworkTimes]:
         """Those that were timed and have groups of ours only: with another --ignore there may be fewer."""
         sizes = dict(zip(self.groups.space.groups, self.groups.space.sizes, strict=True))
         return [

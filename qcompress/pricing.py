@@ -13,12 +13,13 @@ from qcompress import table_trust
 from qcompress._version import __version__
 from qcompress.asking import NO_PRICES, Price, asked
 from qcompress.checkpoints import Checkpoint
+from qcompress.errors import InputError
 from qcompress.exporters import EXPORTERS
 from qcompress.exporters.anatomy import dissect
 from qcompress.file_size import FileSize
 from qcompress.groups import Groups
 from qcompress.latency_model import LatencyModel
-from qcompress.latency_table import LatencyTable, read
+from qcompress.latency_table import read
 from qcompress.profiling import plan, time_here, write_table
 from qcompress.progress import Observer
 from qcompress.settings import Settings
@@ -41,7 +42,7 @@ def priced(
 ) -> Mapping[str, Price]:
     """The prices that the settings' budget needs, none for most; `shape` is that of the network's input.
 
-    A latency table that is measured is kept in `folder`.
+    A latency table that is measured is kept in `folder`, where it is to be believed.
 
     Raises UsageError where the budget cannot be met, before anything else is done; InputError for a table that is damaged, of
     another network or contradicts itself; ExportError.
@@ -51,8 +52,7 @@ def priced(
         with watch.stage("size of the file"):
             prices = {"size": Price(_file_size(checkpoint, groups, shape, settings))}
     if settings.budget == "latency":
-        model = LatencyModel(_table(settings, checkpoint, groups, watch, folder), groups)
-        table_trust.check(model)
+        model = _model(settings, checkpoint, groups, watch, folder)
         watch.say(
             f"latency table: {model.table.device.processor}; whole networks that were timed: {table_trust.errors_text(model)}"
         )
@@ -79,17 +79,30 @@ def cacheable(settings: Settings, say: Callable[[str], None]) -> Settings:
     return replace(settings, cache=None)
 
 
-def _table(settings: Settings, checkpoint: Checkpoint, groups: Groups, watch: Observer, folder: Path | None) -> LatencyTable:
+def _model(settings: Settings, checkpoint: Checkpoint, groups: Groups, watch: Observer, folder: Path | None) -> LatencyModel:
+    """Of a table that is given, or measured; nothing is kept of one that is refused, for later runs would take it."""
     path = settings.search.latency_table
     if path is not None:
-        return read(path)
+        return _read(path, groups)
     with watch.stage("models to time"):
         jobs = plan(checkpoint, groups, threads=settings.verify.threads)
-    table = time_here(jobs, watch)
+    model = LatencyModel(time_here(jobs, watch), groups)
+    table_trust.check(model)
     if folder is not None:
-        write_table(table, folder / TABLE)
+        write_table(model.table, folder / TABLE)
         watch.say(f"the latency table is kept in {folder / TABLE}: --latency-table takes it")
-    return table
+    return model
+
+
+def _read(path: Path, groups: Groups) -> LatencyModel:
+    """Names the file in the error of a table that does not fit, or is refused: a run that goes on takes one by itself."""
+    table = read(path)
+    try:
+        model = LatencyModel(table, groups)
+        table_trust.check(model)
+    except InputError as error:
+        raise InputError(f"{path}: {error.message}", error.hint) from error
+    return model
 
 
 def _file_size(checkpoint: Checkpoint, groups: Groups, shape: tuple[int, ...], settings: Settings) -> FileSize:

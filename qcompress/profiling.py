@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from pydantic import ValidationError
 
-from qcompress import loading, processor, seeds, tracing
+from qcompress import loading, processor, seeds, table_trust, tracing
 from qcompress._version import __version__
 from qcompress.alignment import Alignment
 from qcompress.checkpoints import Checkpoint
@@ -22,6 +22,7 @@ from qcompress.exporters.anatomy import Anatomy, Call, dissect
 from qcompress.exporters.micro import Micro
 from qcompress.files import claim_file, write_text
 from qcompress.groups import Groups, Layer, Side
+from qcompress.latency_model import LatencyModel
 from qcompress.latency_table import (
     CarrierTimes,
     DeviceFacts,
@@ -131,7 +132,7 @@ def profile(
     With `script`, a folder, nothing is measured: what another machine needs for that is written there.
 
     Raises:
-        QCompressError: one of its kinds, see `qcompress.errors`.
+        QCompressError: one of its kinds, see `qcompress.errors`; of a table that no run would take nothing is written.
 
     """
     options = options or CheckpointOptions()
@@ -148,10 +149,13 @@ def profile(
     if script is not None:
         write_script(jobs, Path(script))
         return None
-    table = time_here(jobs, observer)
+    model = LatencyModel(time_here(jobs, observer), groups)
+    table_trust.check(model)
+    if (doubt := table_trust.doubt(model)) is not None:
+        observer.say(f"warning: {doubt}")
     if out is not None:
-        write_table(table, Path(out))
-    return table
+        write_table(model.table, Path(out))
+    return model.table
 
 
 def time_here(jobs: Jobs, observer: Observer, *, seconds: float = 240.0) -> LatencyTable:

@@ -5,8 +5,9 @@ choice and p predicted for it, both in the time that the target is of, c = m / p
 predicted to take the target divided by c meets it, if the error is the same there.
 
 Clocks are off, too, and the same file takes other milliseconds a minute later; a speedup is a ratio within one measurement. So
-the dense network has one time for all rounds (`steady`), and a choice that seems to say much else of the table than is known of
-it is timed a second time (`doubtful`) before the next one follows from it.
+the dense network has one time for all rounds: when one of them is kept and all are reported the median of all (`alike`), and
+while they are made that of those so far (`steady`). A choice that seems to say much else of the table than is known of it is
+timed a second time (`doubtful`) before the next one follows from it.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ __all__ = [
     "Paced",
     "Reached",
     "Round",
+    "alike",
     "consistent",
     "doubtful",
     "kept",
@@ -84,7 +86,7 @@ class Goal:
     """The target, and the picoseconds that the table predicts for the dense network.
 
     Values are times as fast for a `Speedup`, milliseconds for `AtMost`; of the latter the measured ones are the dense network's
-    divided by the speedup, for the two were timed in alternation; of which dense time, the caller says (`steady`).
+    divided by the speedup, for the two were timed in alternation; of which dense time, the caller says (`steady`, `alike`).
     """
 
     target: AtMost | Speedup
@@ -159,8 +161,18 @@ def steady(rounds: Sequence[Round]) -> tuple[Round, ...]:
     found, times = [], list[float]()
     for made in rounds:
         times += [look.dense_ms for look in made.looks]
-        found.append(replace(made, looks=tuple(replace(look, dense_ms=median(times)) for look in made.looks)))
+        found.append(_at(made, median(times)))
     return tuple(found)
+
+
+def alike(rounds: Sequence[Round]) -> tuple[Round, ...]:
+    """The rounds, each by the dense network's median time over all looks: what they are compared by in the end."""
+    times = [look.dense_ms for made in rounds for look in made.looks]
+    return tuple(_at(made, median(times)) for made in rounds)
+
+
+def _at(made: Round, dense_ms: float) -> Round:
+    return replace(made, looks=tuple(replace(look, dense_ms=dense_ms) for look in made.looks))
 
 
 def doubtful(goal: Goal, rounds: Sequence[Round]) -> bool:
@@ -194,7 +206,7 @@ def next_allowed(goal: Goal, rounds: Sequence[Round]) -> int | None:
 
 def kept(goal: Goal, rounds: Sequence[Round]) -> Round:
     """The choice that the run prunes to: of those that were not measured to miss the one with most left, else the tightest."""
-    hit = [made for made, found in zip(rounds, steady(rounds), strict=True) if goal.reached(found.measured) != "missed"]
+    hit = [made for made, found in zip(rounds, alike(rounds), strict=True) if goal.reached(found.measured) != "missed"]
     return max(hit, key=lambda made: made.allowed_ps) if hit else min(rounds, key=lambda made: made.allowed_ps)
 
 

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tables import of_plain_costs, table_of
 
-from qcompress import loading, profiling, table_trust, tracing
+from qcompress import loading, pricing, profiling, table_trust, tracing
 from qcompress.asking import Price, asked
 from qcompress.checkpoints import Checkpoint
 from qcompress.cli.main import main
@@ -30,6 +31,7 @@ from qcompress.groups import Groups
 from qcompress.latency_model import LatencyModel, computed
 from qcompress.latency_table import LatencyTable, read
 from qcompress.profiling import Jobs
+from qcompress.progress import SILENT
 from qcompress.settings import SearchOptions, Settings
 from qcompress.targets import Speedup
 
@@ -91,7 +93,7 @@ def test_a_model_that_does_not_run_has_no_time() -> None:
 def test_the_cost_is_what_the_machine_takes(table: LatencyTable, groups: Groups) -> None:
     model = LatencyModel(table, groups)
     assert model.fit == pytest.approx((1.0, 1.0, 20_000), rel=1e-6)
-    assert model.errors() == pytest.approx([0] * len(table.networks), abs=1e-6)
+    assert [error for _, error in table_trust.errors(model)] == pytest.approx([0] * len(table.networks), abs=1e-6)
     expected = 20 + sum(2 * t.inputs * t.outputs for t in table.layers)
     assert model({}) == pytest.approx(1000 * expected, rel=1e-6)
 
@@ -141,6 +143,11 @@ def _timed_otherwise(table: LatencyTable, factors: Sequence[float]) -> LatencyTa
     return table.model_copy(update={"times_ns": tuple(times)})
 
 
+def _flat(table: LatencyTable) -> LatencyTable:
+    """Whole networks that all took the time of the dense one."""
+    return _timed_otherwise(table, [table.ns(table.networks[0].job) / table.ns(network.job) for network in table.networks])
+
+
 def test_a_table_that_contradicts_itself_is_doubted_and_then_refused(table: LatencyTable, groups: Groups) -> None:
     sound = LatencyModel(table, groups)
     table_trust.check(sound)
@@ -156,11 +163,57 @@ def test_a_table_that_contradicts_itself_is_doubted_and_then_refused(table: Late
     hundredfold = table.model_copy(
         update={"times_ns": tuple(time and time * 100 ** (job % 2) for job, time in enumerate(table.times_ns))}
     )
-    flat = _timed_otherwise(table, [table.ns(table.networks[0].job) / table.ns(network.job) for network in table.networks])
-    for broken, message in ((hundredfold, r"contradicts itself: off by .*\d %"), (flat, "flat")):
+    for broken, message in ((hundredfold, r"contradicts itself: off by .*\d %"), (_flat(table), "flat")):
         with pytest.raises(InputError, match=message) as caught:
             table_trust.check(LatencyModel(broken, groups))
         assert "\n" not in caught.value.message
+
+
+def test_a_table_is_not_flat_because_most_units_are_protected(table: LatencyTable, groups: Groups) -> None:
+    """Nor because most groups are left out."""
+    for guarded in (
+        replace(groups, floors=tuple(group.size for group in groups.groups)),
+        replace(groups, groups=groups.groups[:1], floors=(groups.groups[0].size,)),
+    ):
+        table_trust.check(LatencyModel(table, guarded))
+
+
+def test_a_table_that_is_refused_is_not_kept_and_one_that_is_read_is_named(
+    table: LatencyTable, groups: Groups, loaded: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flat = _flat(table)
+    monkeypatch.setattr(pricing, "plan", lambda *_, **__: None)
+    monkeypatch.setattr(pricing, "time_here", lambda *_: flat)
+    measures = Settings(budget="latency", target=Speedup(1.5), search=SearchOptions(align=4))
+    with pytest.raises(InputError, match="flat"):
+        pricing.priced(measures, loaded, groups, groups.example_shape, SILENT, folder=tmp_path)
+    assert not list(tmp_path.iterdir())
+    path = tmp_path / pricing.TABLE
+    profiling.write_table(flat, path)
+    resumed = pricing.with_table(measures, tmp_path, resume=True)
+    with pytest.raises(InputError, match=f"^{re.escape(str(path))}: the latency table is flat"):
+        pricing.priced(resumed, loaded, groups, groups.example_shape, SILENT, folder=tmp_path)
+
+
+def test_profile_writes_no_table_that_no_run_would_take(
+    table: LatencyTable,
+    jobs: Jobs,
+    checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "edge.json"
+    command = ["profile", str(checkpoint), "--size", str(SIDE), "--block", "4", "-o", str(out)]
+    monkeypatch.setattr(profiling, "plan", lambda *_, **__: jobs)
+    monkeypatch.setattr(profiling, "time_here", lambda *_: _flat(table))
+    assert main(command) == 3
+    assert "error: the latency table is flat" in capsys.readouterr().err
+    assert not out.exists()
+    monkeypatch.setattr(profiling, "time_here", lambda *_: _timed_otherwise(table, [1.5, 1.0, 0.7]))
+    assert main(command) == 0
+    assert "warning: the latency table is doubtful" in capsys.readouterr().err
+    assert out.exists()
 
 
 def test_a_table_survives_its_file(table: LatencyTable, tmp_path: Path) -> None:
@@ -226,6 +279,21 @@ def test_the_script_says_in_one_line_what_is_wrong(tmp_path: Path, capsys: pytes
         (said,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
         assert message in said
         assert not to.exists()
+
+
+def test_a_script_that_is_interrupted_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(timing, "measure", interrupted)
+    jobs, before, out = tmp_path / "jobs.json", tmp_path / "before.json", tmp_path / "edge.json"
+    jobs.write_text(json.dumps({"plan": {"threads": 1}, "jobs": []}))
+    before.write_text("a table")
+    for path in (before, out):
+        with pytest.raises(KeyboardInterrupt):
+            timing.main([str(jobs), "-o", str(path)])
+    assert before.read_text() == "a table"
+    assert not out.exists()
 
 
 def test_a_script_makes_no_table_here(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

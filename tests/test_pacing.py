@@ -22,7 +22,7 @@ from qcompress.latency_table import DeviceFacts
 from qcompress.progress import SILENT
 from qcompress.refine import journal
 from qcompress.refine.objective import SlicedMetric
-from qcompress.rounds import MOST, Goal, Measured, Round, consistent, doubtful, kept, next_allowed, steady
+from qcompress.rounds import MOST, Goal, Measured, Round, alike, consistent, doubtful, kept, next_allowed, steady
 from qcompress.selection import Selection
 from qcompress.settings import DataOptions, RefineOptions, SearchOptions, VerifyOptions
 from qcompress.targets import AtMost, Speedup
@@ -78,6 +78,20 @@ def test_a_slow_minute_prunes_nothing_further() -> None:
     assert kept(goal, [first, again]) == again
 
 
+def test_what_is_kept_is_told_by_one_dense_time(tmp_path: Path) -> None:
+    """Of 10 ms the first choice missed 5 ms; of 9 ms, the median after the second, it does not, and has more left."""
+    goal, key = Goal(AtMost(5), 10 * 10**9), "0" * 64
+    first = made_of(goal.most_ps, 4_900_000_000, measured(1.8, dense_ms=10.0))
+    allowed = next_allowed(goal, [first])
+    assert allowed is not None
+    second = made_of(allowed, allowed, measured(1.85, dense_ms=8.0))
+    assert next_allowed(goal, [first, second]) is None
+    assert [look.dense_ms for made in alike([first, second]) for look in made.looks] == [9.0, 9.0]
+    assert kept(goal, [first, second]) == first
+    kept_rounds.keep(tmp_path / "r", key, (first, second))
+    assert kept_rounds.recall(tmp_path / "r", key, goal) == (first, second)
+
+
 def test_one_look_that_contradicts_the_table_is_looked_at_again_and_both_count() -> None:
     goal = Goal(Speedup(2), 8 * 10**9)
     wild, sane = measured(1.2), measured(2.02)
@@ -125,6 +139,16 @@ def test_rounds_that_no_run_could_have_left_are_not_believed(tmp_path: Path) -> 
         assert not consistent(goal, rounds)
     (tmp_path / "r").write_text((tmp_path / "r").read_text().replace("1.8", "NaN"))
     assert kept_rounds.recall(tmp_path / "r", key, goal) is None
+
+
+def test_no_numbers_in_a_file_of_rounds_end_in_an_arithmetic_error(tmp_path: Path) -> None:
+    goal, key, path = Goal(AtMost(5), 8 * 10**9), "0" * 64, tmp_path / "r"
+    wild = made_of(goal.most_ps, goal.most_ps, *[measured(9e11, dense_ms=1e-9)] * 2)
+    kept_rounds.keep(path, key, (wild, replace(wild, allowed_ps=1, predicted_ps=1)))
+    assert kept_rounds.recall(path, key, goal) is None
+    path.write_text(path.read_text().replace('"dense_ms":1e-9', '"dense_ms":1e-300'))
+    assert "1e-300" in path.read_text()
+    assert kept_rounds.recall(path, key, goal) is None
 
 
 @pytest.fixture(scope="module")

@@ -141,6 +141,22 @@ def test_an_impossible_target_names_one_that_is_possible(groups: Groups, wanted:
     assert "0.0000 ms" not in caught.value.message
 
 
+def test_an_impossible_target_names_one_that_the_alignment_allows(groups: Groups) -> None:
+    found = []
+    for align in (1, 4):
+        wanted = Settings(budget="macs", target=AtMost(1), search=SearchOptions(align=align))
+        with pytest.raises(UsageError, match="with the least that every group keeps") as caught:
+            asked(groups, wanted)
+        option, value = str(caught.value.hint).split()[:2]
+        assert (option, "--align" in str(caught.value.hint)) == ("--target-macs", True)
+        budget, alignment = asked(groups, replace(wanted, target=AtMost(int(value))))
+        assert budget.capacity(alignment.most) == budget.target
+        with pytest.raises(UsageError, match=f"keeps {int(value):,} MACs do"):
+            asked(groups, replace(wanted, target=AtMost(int(value) - 1)))
+        found.append(int(value))
+    assert found[0] < found[1]
+
+
 def test_a_target_that_the_dense_network_meets_says_so(groups: Groups) -> None:
     prices = {"latency": Price(groups.macs)}
     for wanted, said in (
