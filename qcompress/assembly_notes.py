@@ -145,7 +145,9 @@ def target_notes(target: TargetFacts | None) -> tuple[str, ...]:
 
 def met_notes(job: Job, choice: Choice) -> tuple[str, ...]:
     """A target that asks for nothing, where nothing else was asked for, such as groups that keep at most so many."""
-    said = None if len(choice.kept) or choice.search is None else met_already(job.settings, job.asked[0])
+    if job.settings.target is None or len(choice.kept) or choice.search is None:
+        return ()
+    said = met_already(job.settings, job.asked[0])
     return () if said is None else (said,)
 
 

@@ -74,7 +74,7 @@ def test_where_there_is_nothing_to_look_for(settings: Settings, known: bool, rem
     [
         (["--smallest"], "--smallest: within which drop?"),
         (["--smallest", "-s", "0.5", "--max-drop", "1"], "--sparsity and --smallest are given"),
-        (["--max-drop", "0.1km"], "--max-drop '0.1km': expected a number"),
+        (["--max-drop", "0.1km"], "--max-drop '0.1km': expected a finite number of 0 or more"),
     ],
 )
 def test_command_lines_that_make_no_sense(
