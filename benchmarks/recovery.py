@@ -15,14 +15,12 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
 from recovery_cells import WAYS, Effort, Record, Trained
-from selection_bench import Options
-from selection_jobs import Plan, run, unfinished
+from selection_jobs import measure, options_of
 from selection_networks import NETWORKS
 from way_tables import Show, dense, failures, read, spread, table
 
@@ -111,17 +109,7 @@ def main() -> None:
     """Measures what is missing, and prints the tables."""
     given = arguments().parse_args()
     if not given.only_tables:
-        calibration, selection = given.crops or (None, None)
-        options = Options(
-            given.shared_data.resolve(),
-            given.device,
-            calibration_crops=calibration,
-            selection_crops=selection,
-            report_images=given.report_images,
-            pixels=(8 if given.device == "cpu" else 16) * 96 * 96,
-        )
-        until = None if given.minutes is None else time.time() + 60 * given.minutes
-        run(unfinished(items(given), given.out, given.retry), options, Plan(given.out, given.jobs, given.pieces, until))
+        measure(given, items(given), options_of(given))
     print(markdown(read(given.out, Record.model_validate_json)))
 
 

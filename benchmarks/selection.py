@@ -14,13 +14,12 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import time
 from pathlib import Path
 
 from selection_bench import Options
 from selection_cells import Cell, Record
 from selection_correlation import Correlation, correlation_table, read_correlations
-from selection_jobs import Item, Plan, run, unfinished
+from selection_jobs import Item, measure, pixels_on
 from selection_networks import NETWORKS
 from selection_tables import markdown
 from selection_ways import WAYS
@@ -75,11 +74,10 @@ def main() -> None:
             given.calibration_crops,
             given.selection_crops,
             given.report_images,
-            given.pixels or (8 if given.device == "cpu" else 16) * 96 * 96,
+            given.pixels or pixels_on(given.device),
             given.bias,
         )
-        until = None if given.minutes is None else time.time() + 60 * given.minutes
-        run(unfinished(items(given), given.out, given.retry), options, Plan(given.out, given.jobs, given.pieces, until))
+        measure(given, items(given), options)
     print(
         correlation_table(read_correlations(given.out))
         if given.correlation

@@ -5,6 +5,7 @@ The cells of one network and seed share a bench, and so a process; they may be d
 
 from __future__ import annotations
 
+import argparse
 import json
 import multiprocessing
 import os
@@ -19,7 +20,7 @@ import torch
 from selection_bench import Bench, Options, open_bench
 from selection_cells import Outcome
 
-__all__ = ["Item", "Plan", "run", "unfinished"]
+__all__ = ["Item", "Plan", "measure", "options_of", "pixels_on", "run", "unfinished"]
 
 T = TypeVar("T")
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -58,6 +59,30 @@ class Plan:
     def late(self) -> bool:
         """Whether nothing is to be begun any more."""
         return self.until is not None and time.time() > self.until
+
+
+def options_of(given: argparse.Namespace) -> Options:
+    """What a command line with --shared-data, --device, --crops and --report-images says of the benches."""
+    calibration, selection = given.crops or (None, None)
+    return Options(
+        given.shared_data.resolve(),
+        given.device,
+        calibration_crops=calibration,
+        selection_crops=selection,
+        report_images=given.report_images,
+        pixels=pixels_on(given.device),
+    )
+
+
+def pixels_on(device: str) -> int:
+    """Of all crops that go through a network at once."""
+    return (8 if device == "cpu" else 16) * 96 * 96
+
+
+def measure(given: argparse.Namespace, items: Iterable[Item], options: Options) -> None:
+    """Measures what is missing of `items`, as --out, --retry, --jobs, --pieces and --minutes say."""
+    until = None if given.minutes is None else time.time() + 60 * given.minutes
+    run(unfinished(items, given.out, given.retry), options, Plan(given.out, given.jobs, given.pieces, until))
 
 
 def unfinished(items: Iterable[Item], out: Path, retry: bool) -> list[Item]:
