@@ -164,7 +164,6 @@ class _Trials:
             teaching=share,
             seconds=self._seconds,
             begun=(best.step, self._seconds),
-            spent=self._spent,
             tried=tuple(self._tried),
             stale=0,
             ended=None,

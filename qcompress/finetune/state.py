@@ -55,7 +55,7 @@ class State:
     typical                 running mean of the gradients' norm
     value, best_step        of `best`, and when it was measured; `stale`: measurements in a row without a better one
     history                 (step, value) of every measurement, the start first
-    tried                   the trials so far; `spent`: share of the training that they took
+    tried                   the trials so far
     """
 
     weights: Tensors
@@ -74,8 +74,12 @@ class State:
     best_step: int = 0
     stale: int = 0
     tried: tuple[Trial, ...] = ()
-    spent: float = 0.0
     ended: Ended | None = None
+
+    @property
+    def spent(self) -> float:
+        """Share of the training that the trials took: 0 to 1."""
+        return sum(trial.part for trial in self.tried)
 
     def to(self, device: torch.device | str) -> State:
         """The same, its tensors copied to `device`."""
@@ -155,8 +159,6 @@ def _state(parts: dict[str, Tensors], found: Mapping[str, Any]) -> State:
     """The tensors, with what the header says, each of its type."""
     if found["ended"] not in (None, *ENDINGS):
         raise ValueError(f"ended is {str(found['ended'])[:40]!r}")
-    if not 0 <= float(found["spent"]) <= 1:
-        raise ValueError(f"spent is {str(found['spent'])[:40]!r}")
     step, seconds = found["begun"]
     return State(
         weights=parts["weights"],
@@ -175,17 +177,18 @@ def _state(parts: dict[str, Tensors], found: Mapping[str, Any]) -> State:
         best_step=int(found["best_step"]),
         stale=int(found["stale"]),
         tried=tuple(Trial(*map(float, trial)) for trial in found["tried"]),
-        spent=float(found["spent"]),
         ended=found["ended"],
     )
 
 
 def _check(state: State, shapes: Mapping[str, torch.Size], by_muon: Collection[str]) -> None:
-    """Raises ValueError for tensors that are not those of the network."""
+    """Raises ValueError for tensors that are not those of the network, and trials that took more than all of its length."""
     for part in _PARTS:
         found = {name: tensor.shape for name, tensor in getattr(state, part).items()}
         moments = part in ("first", "second")
         if any(shapes.get(name) != shape for name, shape in found.items()) or (not moments and found.keys() != shapes.keys()):
             raise ValueError(f"its {part} do not fit the network")
+    if not 0 <= state.spent <= 1:
+        raise ValueError("its trials are not a part of the training")
     if state.second.keys() != state.first.keys() - set(by_muon):
         raise ValueError("its moments are not of the same parameters")
