@@ -2,9 +2,9 @@
 
 One after the other, on a busy machine, tells nothing: the load changes between the two. So both run in turn, in rounds of
 A, B, A' (the dense network, the slim one, the dense one opened a second time), laps in random order, each timed by the CPU time
-of its thread. Where a file's buffers come to lie in memory is worth some per cent of its time and stays as it is until the file
-is closed, so laps between files that stay open agree with one another more than with the next run: every round opens all three
-anew, and has one time of each, the median of its laps. The speedup is the median over rounds of sqrt(A A') / B, with the
+of its thread. Between files that stay open laps agree with one another more than with the next run, which may be some per cent
+off (why was not looked into; where buffers come to lie in memory is one guess): every round opens all three anew, and has one
+time of each, the median of its laps. The speedup is the median over rounds of sqrt(A A') / B, with the
 interval between order statistics that holds the median with 95 % whatever the distribution, and A / A' says what this machine
 takes for a difference where there is none.
 """

@@ -8,7 +8,7 @@ from qcompress.latency_model import PICOSECONDS, LatencyModel
 __all__ = ["check", "doubt", "errors", "errors_text"]
 
 WARNED = 0.25
-"""An error at which a table is doubted: those in docs/benchmarks.md are off by half as much at most."""
+"""An error at which a table is doubted: those of a quiet machine in docs/benchmarks.md are off by 6 % at most."""
 
 REFUSED = 2.0
 """A table that is off by this factor on a network of its own tells nothing of others."""
